@@ -1,0 +1,177 @@
+//! Batches: appends to several topics and acknowledgements of several groups, all or nothing.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::commit::Class;
+use crate::error::{Error, Result};
+use crate::format::entry::Progress;
+use crate::group::delivery::Delivery;
+use crate::group::shared::{GroupShared, progress_bytes, refusal};
+use crate::offset::{GroupId, Offset, TopicId};
+use crate::record::{Acknowledged, Receipt, Record};
+use crate::shared::Handle;
+use crate::topic::Topic;
+
+/// Appends and acknowledgements that take effect together: after a crash either all of them are
+/// there or none. Made by [`Log::batch`](crate::Log::batch).
+///
+/// This is how work is handed on exactly once: acknowledge the input and append the output in
+/// one batch.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = ackline::Log::open(dir.path())?;
+/// let (orders, invoices) = (log.topic("orders")?, log.topic("invoices")?);
+/// orders.append("order 1")?;
+///
+/// let billing = orders.group("billing")?;
+/// for order in billing.poll(10, Duration::from_secs(1))? {
+///     let invoice = format!("invoice for {:?}", order.payload());
+///     log.batch().append(&invoices, invoice).ack(order).commit()?;
+/// }
+/// # assert_eq!(invoices.offsets().end, ackline::Offset(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a batch does nothing until it is committed"]
+pub struct Batch {
+    handle: Arc<Handle>,
+    appends: Vec<(TopicId, Record)>,
+    acks: Vec<Delivery>,
+    bytes: usize,
+    /// The first mistake, answered at commit.
+    error: Option<Error>,
+}
+
+impl Batch {
+    pub(crate) fn new(handle: Arc<Handle>) -> Self {
+        Self { handle, appends: Vec::new(), acks: Vec::new(), bytes: 0, error: None }
+    }
+
+    /// Adds a record for a topic.
+    pub fn append(mut self, topic: &Topic, record: impl Into<Record>) -> Self {
+        let record = record.into();
+        let checked = if Arc::ptr_eq(&self.handle.shared, &topic.handle.shared) {
+            record.check(self.handle.shared.limits.payload_bytes_max)
+        } else {
+            Err(Error::Foreign { what: "the topic" })
+        };
+        match checked {
+            Ok(bytes) => {
+                self.bytes += bytes;
+                self.appends.push((topic.runtime.id, record));
+            }
+            Err(error) => self.fail(error),
+        }
+        self
+    }
+
+    /// Adds the acknowledgement of a delivery. If the batch is not committed, the delivery's
+    /// lease ends, and the message is delivered again.
+    pub fn ack(mut self, delivery: Delivery) -> Self {
+        if Arc::ptr_eq(&self.handle.shared, &delivery.handle.shared) {
+            self.acks.push(delivery);
+        } else {
+            self.fail(Error::Foreign { what: "the delivery" });
+        }
+        self
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.error.get_or_insert(error);
+    }
+
+    /// Commits all of it and waits until it is as safe as the log's policy says. The receipts
+    /// are those of the records, in their order.
+    ///
+    /// # Errors
+    ///
+    /// If it fails, nothing of it took effect, but for [`Error::SyncTimeout`], whose outcome is
+    /// unknown. [`Error::StaleLease`] or [`Error::AlreadyAcked`] for a delivery that is not its
+    /// holder's any more, [`Error::Foreign`] for a topic or delivery of another log,
+    /// [`Error::TooLarge`], and those of [`Topic::append`](crate::Topic::append).
+    pub fn commit(mut self) -> Result<Vec<Receipt>> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        self.handle.shared.check_open()?;
+        if self.appends.is_empty() && self.acks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let handle = Arc::clone(&self.handle);
+        let commits = &handle.shared.commits;
+        // All groups are locked, in one order, so that none of the leases can end in between.
+        let groups = self.groups();
+        let mut runtimes: BTreeMap<GroupId, _> =
+            groups.iter().map(|(id, group)| (*id, group.runtime.lock())).collect();
+        let mut acked: BTreeMap<GroupId, Vec<Range<u64>>> = BTreeMap::new();
+        for delivery in &self.acks {
+            let (id, offset) = (delivery.group_shared().id, delivery.offset().0);
+            let runtime = runtimes.get_mut(&id).expect("every group of the batch is locked");
+            let checked = runtime.leases.check(offset, delivery.token());
+            if let Err(refused) = checked {
+                // Deliveries lock their groups when they are dropped.
+                drop(runtimes);
+                return Err(refusal(refused, Offset(offset)));
+            }
+            acked.entry(id).or_default().push(offset..offset + 1);
+        }
+        let progresses: Vec<_> = acked
+            .into_iter()
+            .map(|(id, acked)| (id, Progress { acked, ..Progress::default() }))
+            .collect();
+        let bytes: usize =
+            self.bytes + progresses.iter().map(|(_, log)| progress_bytes(log)).sum::<usize>();
+        // Progress alone makes room rather than take it.
+        let class = if self.appends.is_empty() { Class::Progress } else { Class::Append };
+        let now_ms = commits.clock.wall_ms();
+        let appends = std::mem::take(&mut self.appends);
+        let enlisted = commits.enlist(class, bytes, |enlisting| {
+            let position = enlisting.position();
+            let receipts = appends.iter().map(|(topic, record)| {
+                let time = record.timestamp_ms(now_ms);
+                let offset = Offset(enlisting.message(*topic, time, &record.content()));
+                Receipt { offset, position, acknowledged: Acknowledged::Local }
+            });
+            let receipts: Vec<_> = receipts.collect();
+            for (group, progress) in progresses {
+                enlisting.progress(group, progress);
+            }
+            Ok(receipts)
+        });
+        let (receipts, ticket) = match enlisted {
+            Ok(enlisted) => enlisted,
+            Err(error) => {
+                drop(runtimes);
+                return Err(error);
+            }
+        };
+        for delivery in self.acks.drain(..) {
+            let (id, offset) = (delivery.group_shared().id, delivery.offset().0);
+            let runtime = runtimes.get_mut(&id).expect("every group of the batch is locked");
+            let acked = runtime.leases.ack(offset, delivery.token());
+            acked.expect("the lease was checked under the same lock");
+            delivery.forget_lease();
+        }
+        for (id, runtime) in &mut runtimes {
+            groups[id].changed(runtime);
+        }
+        drop(runtimes);
+        let waited = commits.config.sync_timeout;
+        let offset = receipts.first().map(|receipt| receipt.offset);
+        let timed_out = Error::SyncTimeout { offset, waited };
+        let result = crate::pending::Committer::wait(&**commits, &ticket, Some(waited));
+        result.unwrap_or(Err(timed_out)).map(|()| receipts)
+    }
+
+    fn groups(&self) -> BTreeMap<GroupId, Arc<GroupShared>> {
+        let groups = self.acks.iter().map(Delivery::group_shared);
+        groups.map(|group| (group.id, Arc::clone(group))).collect()
+    }
+}

@@ -1,0 +1,203 @@
+//! The leader: writes and syncs what is queued, then hands leadership on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::Error;
+use crate::format::frame::{HEADER_BYTES, Header, Kind};
+use crate::offset::Position;
+use crate::pending::Ticket;
+use crate::segment::Active;
+use crate::segment::chunk::{Chunk, Shared};
+use crate::storage::write_full;
+
+use super::queue::{Gather, TopicRuntime};
+use super::{Commits, Counters, Writer};
+
+/// Passes leadership on when it is dropped, and, should the leader panic, ends all waiting:
+/// whatever becomes of the leader, nobody waits for ever.
+struct Leading<'a>(&'a Commits);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.latch.set(&Error::Closed);
+        }
+        self.0.hand_off();
+    }
+}
+
+impl Commits {
+    /// Commits gatherings until `own` is done. The caller has set `leading`.
+    pub(super) fn lead(&self, own: &Ticket) {
+        let leading = Leading(self);
+        let linger = self.config.policy.linger();
+        if !linger.is_zero() {
+            std::thread::sleep(linger);
+        }
+        while !own.is_done() && self.commit_front() {}
+        drop(leading);
+    }
+
+    /// Gives leadership to a waiter of the next gathering, or to nobody.
+    pub(super) fn hand_off(&self) {
+        let Some(mut core) = self.core.lock_in_drop() else { return };
+        let offered = core.queue.front().is_some_and(|front| front.ticket.offer_lead());
+        if offered {
+            return;
+        }
+        core.leading = false;
+        let left = !core.queue.is_empty();
+        drop(core);
+        if left {
+            self.work.notify();
+        }
+    }
+
+    /// Writes the oldest gathering and answers for it. `false` if there was none.
+    fn commit_front(&self) -> bool {
+        self.board_riders();
+        let mut writer = self.writer.lock();
+        let popped = self.core.lock().pop();
+        let Some(mut gather) = popped else { return false };
+        let ticket = Arc::clone(&gather.ticket);
+        let result = match self.latch.get() {
+            Some(error) => Err(error),
+            None => self.write(&mut writer, &mut gather),
+        };
+        match result {
+            Ok(()) => {
+                let wake = self.publish(&mut writer, gather);
+                drop(writer);
+                self.resolve(&ticket, &Ok(()));
+                for (topic, _) in wake {
+                    topic.wake();
+                }
+            }
+            Err(error) => {
+                drop(writer);
+                let error = self.fail(&error);
+                self.resolve(&ticket, &Err(error));
+            }
+        }
+        self.room.notify();
+        true
+    }
+
+    fn write(&self, writer: &mut Writer, gather: &mut Gather) -> Result<(), Error> {
+        let active = self.segments.active();
+        let durable = self.marks.durable();
+        let tail = finish_frames(gather, writer.tail, durable);
+        let at = active.segment.file_at(gather.start);
+        debug_assert!(gather.end() <= active.segment.room_end(), "admission left room");
+        write_full(&*active.segment.file, &gather.bytes, at)
+            .map_err(|e| Error::io("write", &active.segment.name, e))?;
+        let end = gather.end();
+        if self.config.policy.syncs_commits() {
+            active.segment.file.sync().map_err(|e| Error::io("sync", &active.segment.name, e))?;
+            Counters::add(&self.counters.syncs, 1);
+        }
+        writer.tail = tail;
+        writer.marked = false;
+        writer.last_write = self.clock.monotonic();
+        self.marks.raise_written(end);
+        if self.config.policy.syncs_commits() {
+            self.marks.raise_durable(end);
+        } else {
+            writer.unsynced_since.get_or_insert(writer.last_write);
+            writer.unsynced_bytes += gather.bytes.len() as u64;
+        }
+        Counters::add(&self.counters.appended, gather.messages);
+        Counters::add(&self.counters.frames, gather.frames.len() as u64);
+        Counters::add(&self.counters.writes, 1);
+        Counters::add(&self.counters.bytes, gather.bytes.len() as u64);
+        self.index(&active, gather);
+        let due = self.spare_due.load(Ordering::Acquire);
+        if gather.start.0 < due && end.0 >= due {
+            self.files.notify();
+        }
+        Ok(())
+    }
+
+    fn index(&self, active: &Active, gather: &Gather) {
+        let mut index = active.index.write();
+        for (topic, point) in &gather.points {
+            index.add(*topic, *point);
+        }
+        for (topic, next) in &gather.touched {
+            index.extend_to(topic.id, *next);
+        }
+    }
+
+    /// Shows readers what was written; returns the topics whose readers are to be woken.
+    fn publish(&self, writer: &mut Writer, gather: Gather) -> Vec<(Arc<TopicRuntime>, u64)> {
+        let (start, end) = (gather.start, gather.end());
+        let buffer = Shared::Memory(Arc::new(gather.bytes));
+        self.segments.recent.push(Chunk { buffer, origin: 0, start, end, trusted: true });
+        if self.marks.visible() < end {
+            writer.unsynced.extend(gather.touched);
+            return Vec::new();
+        }
+        show(&gather.touched);
+        gather.touched
+    }
+
+    /// Makes everything durable that is written, beside the leader if there is one.
+    pub(crate) fn sync_written(&self) -> Result<(), Error> {
+        self.latch.check()?;
+        let (active, end, shown) = {
+            let mut writer = self.writer.lock();
+            let end = self.marks.written();
+            if self.marks.durable() >= end {
+                return Ok(());
+            }
+            writer.unsynced_since = None;
+            writer.unsynced_bytes = 0;
+            (self.segments.active(), end, std::mem::take(&mut writer.unsynced))
+        };
+        if let Err(error) = active.segment.file.sync() {
+            return Err(self.fail(&Error::io("sync", &active.segment.name, error)));
+        }
+        Counters::add(&self.counters.syncs, 1);
+        self.marks.raise_durable(end);
+        show(&shown);
+        for (topic, _) in shown {
+            topic.wake();
+        }
+        Ok(())
+    }
+}
+
+/// Raises what readers see of each topic.
+pub(super) fn show(touched: &[(Arc<TopicRuntime>, u64)]) {
+    for (topic, next) in touched {
+        topic.visible_next.fetch_max(*next, Ordering::AcqRel);
+    }
+}
+
+/// Fills in the headers, each of which names the frame before; returns what the next one names.
+fn finish_frames(
+    gather: &mut Gather,
+    mut tail: crate::segment::Tail,
+    durable: Position,
+) -> crate::segment::Tail {
+    for i in 0..gather.frames.len() {
+        let frame = gather.frames[i];
+        let end = gather.frames.get(i + 1).map_or(gather.bytes.len(), |next| next.at);
+        let (header, body) = gather.bytes[frame.at..end].split_at_mut(HEADER_BYTES);
+        let encoded = Header {
+            kind: Kind::Frame,
+            body_bytes: u32::try_from(body.len()).expect("batches are below their limit"),
+            entries: frame.entries,
+            sequence: tail.sequence,
+            position: gather.start.plus(frame.at as u64),
+            epoch: tail.epoch,
+            previous: tail.chain,
+            body_checksum: crc32fast::hash(body),
+            durable,
+        };
+        tail.chain = encoded.encode(header);
+        tail.sequence += 1;
+    }
+    tail
+}

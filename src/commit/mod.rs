@@ -1,0 +1,525 @@
+//! Group commit: who writes, when, and what the others wait for.
+//!
+//! No thread of its own stands between a writer and the disk. Entries are queued under one lock;
+//! the first writer that wants to wait becomes the leader, writes and syncs for all that queued
+//! up, and hands leadership to a waiter of the next gathering. A background thread commits only
+//! what nobody waits for.
+//!
+//! Lock order: a group, then the core, then a ticket. The leader holds the writer's lock while
+//! it writes, and takes groups by `try_lock` alone.
+
+mod leader;
+pub(crate) mod policy;
+pub(crate) mod queue;
+mod roll;
+
+pub(crate) use roll::FIRST_SEGMENT_BYTES;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::offset::Position;
+use crate::pending::{Callback, Committer, Parked, Ticket};
+use crate::segment::sealed::Sealed;
+use crate::segment::writer::marker;
+use crate::segment::{Segments, Tail};
+use crate::storage::Storage;
+use crate::sync::{Mutex, MutexGuard, Signal};
+use crate::watermark::{PoisonLatch, Watermarks};
+use policy::SyncPolicy;
+use queue::{Core, Enlisting, Media, TopicRuntime};
+
+/// More than this in the queue makes callers wait until some of it is written.
+const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// What the commit machinery is told at open.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) policy: SyncPolicy,
+    pub(crate) media: Media,
+    pub(crate) sync_timeout: Duration,
+    pub(crate) segment_bytes: u64,
+    pub(crate) batch_bytes_max: u64,
+    /// The limit for all segment files together.
+    pub(crate) max_bytes: Option<u64>,
+}
+
+/// Who may use the last of the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// New messages: refused first.
+    Append,
+    /// Progress of groups, which is what makes room again.
+    Progress,
+}
+
+/// What a caller does once its entries are queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Lead,
+    Follow,
+}
+
+/// Something with changes that ride along on the next write.
+pub(crate) trait Rider: Send + Sync + std::fmt::Debug {
+    /// Queues the changes without waiting for anything; keeps them if that cannot be done now.
+    fn ride(&self);
+}
+
+/// Numbers for `Log::stats`.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) appended: AtomicU64,
+    pub(crate) frames: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) rolls: AtomicU64,
+    pub(crate) refused_full: AtomicU64,
+    pub(crate) index_failures: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// What only the leader touches.
+#[derive(Debug)]
+struct Writer {
+    tail: Tail,
+    /// Topics with messages that are written and wait for a sync by someone else to be seen.
+    unsynced: Vec<(Arc<TopicRuntime>, u64)>,
+    unsynced_bytes: u64,
+    /// When the oldest of them was written.
+    unsynced_since: Option<Duration>,
+    /// Nothing was written since the last marker.
+    marked: bool,
+    last_write: Duration,
+}
+
+/// The write side of a log.
+#[derive(Debug)]
+pub(crate) struct Commits {
+    pub(crate) core: Mutex<Core>,
+    writer: Mutex<Writer>,
+    pub(crate) segments: Segments,
+    pub(crate) marks: Watermarks,
+    pub(crate) latch: PoisonLatch,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: Config,
+    pub(crate) counters: Counters,
+    /// The background committer has something to do.
+    pub(crate) work: Signal,
+    /// The background file keeper has something to do.
+    pub(crate) files: Signal,
+    /// A roll or a preparation ended, or the queue became shorter.
+    room: Signal,
+    /// Groups with changes that are not logged.
+    riders: Mutex<(Vec<Arc<dyn Rider>>, Option<Duration>)>,
+    has_riders: AtomicBool,
+    /// Sealed segments without a sidecar.
+    unindexed: Mutex<Vec<Arc<Sealed>>>,
+    /// Beyond this position, the next segment is to be prepared.
+    spare_due: AtomicU64,
+    callbacks: Mutex<Callbacks>,
+}
+
+/// Callbacks of commits that are done.
+#[derive(Default)]
+struct Callbacks(Vec<(Callback, Result<()>)>);
+
+impl std::fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Callbacks").field("number", &self.0.len()).finish()
+    }
+}
+
+/// What is needed to go on from a recovered log.
+#[derive(Debug)]
+pub(crate) struct Resume {
+    pub(crate) core: Core,
+    pub(crate) tail: Tail,
+    pub(crate) segments: Segments,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: Config,
+}
+
+impl Commits {
+    pub(crate) fn new(resume: Resume) -> Self {
+        let Resume { mut core, tail, segments, storage, clock, config } = resume;
+        core.one_by_one = config.policy == SyncPolicy::EachAppend;
+        let marks = Watermarks::new(core.end, config.policy == SyncPolicy::Never);
+        let last_write = clock.monotonic();
+        let commits = Self {
+            core: Mutex::new(core),
+            writer: Mutex::new(Writer {
+                tail,
+                unsynced: Vec::new(),
+                unsynced_bytes: 0,
+                unsynced_since: None,
+                marked: true,
+                last_write,
+            }),
+            segments,
+            marks,
+            latch: PoisonLatch::default(),
+            storage,
+            clock,
+            config,
+            counters: Counters::default(),
+            work: Signal::default(),
+            files: Signal::default(),
+            room: Signal::default(),
+            riders: Mutex::default(),
+            has_riders: AtomicBool::new(false),
+            unindexed: Mutex::default(),
+            spare_due: AtomicU64::new(0),
+            callbacks: Mutex::default(),
+        };
+        commits.expect_spare();
+        commits
+    }
+
+    /// Queues entries of at most `bytes` in one frame and leaves them to others to commit.
+    pub(crate) fn enlist<R>(
+        &self,
+        class: Class,
+        bytes: usize,
+        add: impl FnOnce(&mut Enlisting<'_>) -> Result<R>,
+    ) -> Result<(R, Arc<Ticket>)> {
+        let mut core = self.admit(class, bytes)?;
+        let enlisted = core.enlist(bytes, add);
+        let nobody_leads = !core.leading;
+        drop(core);
+        if nobody_leads {
+            self.work.notify();
+        }
+        enlisted
+    }
+
+    /// Queues entries of at most `bytes` in one frame and waits until the policy calls them
+    /// safe. `offset_of` names the offset for the message about a wait that was too long.
+    pub(crate) fn commit<R>(
+        &self,
+        class: Class,
+        bytes: usize,
+        offset_of: impl FnOnce(&R) -> Option<crate::offset::Offset>,
+        add: impl FnOnce(&mut Enlisting<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let mut core = self.admit(class, bytes)?;
+        let (value, ticket) = core.enlist(bytes, add)?;
+        let role = Self::choose_role(&mut core, &ticket);
+        drop(core);
+        let timeout = self.config.sync_timeout;
+        match self.follow_through(&ticket, role, Some(timeout)) {
+            Some(result) => result.map(|()| value),
+            None => Err(Error::SyncTimeout { offset: offset_of(&value), waited: timeout }),
+        }
+    }
+
+    /// Like [`enlist`](Self::enlist), but gives up rather than wait for anything. `false` if
+    /// nothing was queued.
+    pub(crate) fn try_enlist(&self, bytes: usize, add: impl FnOnce(&mut Enlisting<'_>)) -> bool {
+        let mut core = self.core.lock();
+        let need = core.worst_bytes(bytes);
+        let stuck = self.latch.get().is_some() || core.rolling || core.closed;
+        if stuck || core.end.plus(need) > core.room_end {
+            return false;
+        }
+        let added = core.enlist(bytes, |enlisting| {
+            add(enlisting);
+            Ok(())
+        });
+        added.is_ok()
+    }
+
+    /// Waits until `bytes` bytes of entries may be queued.
+    fn admit(&self, class: Class, bytes: usize) -> Result<MutexGuard<'_, Core>> {
+        if bytes as u64 > self.config.batch_bytes_max {
+            let max = self.config.batch_bytes_max;
+            return Err(Error::TooLarge { what: "batch", bytes: bytes as u64, max });
+        }
+        loop {
+            let observed = self.room.observe();
+            let core = self.core.lock();
+            self.latch.check()?;
+            if core.closed {
+                return Err(Error::Closed);
+            }
+            if core.rolling {
+                drop(core);
+                self.room.wait(observed, None);
+                continue;
+            }
+            if core.queued_bytes > QUEUED_BYTES_MAX {
+                let front = core.queue.front().map(|gather| Arc::clone(&gather.ticket));
+                drop(core);
+                if let Some(ticket) = front {
+                    // Whatever becomes of it, the queue is shorter; errors show at the next turn.
+                    drop(self.wait_for(&ticket, None));
+                }
+                continue;
+            }
+            let need = core.worst_bytes(bytes);
+            if core.end.plus(need) > core.room_end {
+                drop(core);
+                self.roll(class, need)?;
+                continue;
+            }
+            // The last part of a segment is for progress, unless the next one is there.
+            let reserve = if core.spare.is_some() { 0 } else { self.reserve_bytes() };
+            let in_reserve = core.end.plus(need + reserve) > core.room_end;
+            if class == Class::Append && in_reserve {
+                drop(core);
+                self.ensure_room_for_append()?;
+                continue;
+            }
+            return Ok(core);
+        }
+    }
+
+    fn choose_role(core: &mut Core, ticket: &Ticket) -> Role {
+        if core.leading {
+            ticket.register();
+            Role::Follow
+        } else {
+            core.leading = true;
+            Role::Lead
+        }
+    }
+
+    /// Waits for a ticket, leading if nobody does. `None` after `timeout`.
+    fn wait_for(&self, ticket: &Arc<Ticket>, timeout: Option<Duration>) -> Option<Result<()>> {
+        if let Some(result) = ticket.result() {
+            return Some(result);
+        }
+        let role = Self::choose_role(&mut self.core.lock(), ticket);
+        self.follow_through(ticket, role, timeout)
+    }
+
+    fn follow_through(
+        &self,
+        ticket: &Arc<Ticket>,
+        mut role: Role,
+        timeout: Option<Duration>,
+    ) -> Option<Result<()>> {
+        let deadline = match (role, timeout) {
+            (Role::Follow, Some(timeout)) => Some(self.clock.monotonic() + timeout),
+            _ => None,
+        };
+        loop {
+            if role == Role::Lead {
+                self.lead(ticket);
+                return Some(ticket.result().unwrap_or_else(|| self.latch.check()));
+            }
+            let left = deadline.map(|end| end.saturating_sub(self.clock.monotonic()));
+            match ticket.park(left) {
+                Parked::Done(result) => return Some(result),
+                Parked::Lead => role = Role::Lead,
+                Parked::TimedOut => {
+                    if let Some(result) = ticket.result() {
+                        return Some(result);
+                    }
+                    if deadline.is_some_and(|end| self.clock.monotonic() >= end) {
+                        return None;
+                    }
+                    role = Self::choose_role(&mut self.core.lock(), ticket);
+                }
+            }
+        }
+    }
+
+    /// Commits all that is queued, without a caller of its own.
+    pub(crate) fn drain(&self) {
+        let mut core = self.core.lock();
+        if core.leading || core.queue.is_empty() {
+            return;
+        }
+        core.leading = true;
+        let last = core.queue.back().map(|gather| Arc::clone(&gather.ticket));
+        drop(core);
+        let last = last.expect("the queue was not empty");
+        self.lead(&last);
+    }
+
+    /// Waits until everything that is queued now is committed.
+    pub(crate) fn flush_queue(&self) -> Result<()> {
+        loop {
+            let core = self.core.lock();
+            let Some(back) = core.queue.back() else { break };
+            let ticket = Arc::clone(&back.ticket);
+            drop(core);
+            if let Some(result) = self.wait_for(&ticket, None) {
+                result?;
+            }
+        }
+        // What left the queue may still be on its way; the writer's lock waits for it.
+        drop(self.writer.lock());
+        self.latch.check()
+    }
+
+    /// Announces changes that shall ride along on the next write.
+    pub(crate) fn add_rider(&self, rider: Arc<dyn Rider>) {
+        let mut riders = self.riders.lock();
+        riders.0.push(rider);
+        let is_first = riders.1.is_none();
+        riders.1.get_or_insert_with(|| self.clock.monotonic());
+        drop(riders);
+        self.has_riders.store(true, Ordering::Release);
+        if is_first {
+            // The background thread sees to it that they do not wait for long.
+            self.work.notify();
+        }
+    }
+
+    /// Since when the longest-waiting change waits for a write.
+    pub(crate) fn riders_since(&self) -> Option<Duration> {
+        self.riders.lock().1
+    }
+
+    /// Lets everything that waits for a write ride along.
+    pub(crate) fn board_riders(&self) {
+        if !self.has_riders.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let (riders, _) = std::mem::take(&mut *self.riders.lock());
+        for rider in riders {
+            rider.ride();
+        }
+    }
+
+    /// Latches a failure and answers everyone who waits with it.
+    pub(crate) fn fail(&self, error: &Error) -> Error {
+        let error = self.latch.set(error);
+        let result = Err(error.clone());
+        let gathers: Vec<_> = {
+            let mut core = self.core.lock();
+            core.queued_bytes = 0;
+            core.queue.drain(..).collect()
+        };
+        for gather in gathers {
+            self.resolve(&gather.ticket, &result);
+        }
+        let topics: Vec<_> = {
+            let core = self.core.lock();
+            core.topics.iter().map(|slot| Arc::clone(&slot.runtime)).collect()
+        };
+        for topic in topics {
+            topic.wake();
+        }
+        self.room.notify();
+        self.work.notify();
+        self.files.notify();
+        error
+    }
+
+    fn resolve(&self, ticket: &Ticket, result: &Result<()>) {
+        for callback in ticket.complete(result) {
+            self.run_later(callback, result.clone());
+        }
+    }
+
+    /// Runs the callbacks of completed commits.
+    pub(crate) fn run_callbacks(&self) {
+        loop {
+            let callbacks = std::mem::take(&mut self.callbacks.lock().0);
+            if callbacks.is_empty() {
+                return;
+            }
+            for (callback, result) in callbacks {
+                // A caller's panic must not end the thread that commits in the background.
+                let run = std::panic::AssertUnwindSafe(|| callback(result));
+                drop(std::panic::catch_unwind(run));
+            }
+        }
+    }
+
+    /// How long a marker has been due, if one is: the log is idle and its end is not marked.
+    pub(crate) fn unmarked_since(&self) -> Option<Duration> {
+        let writer = self.writer.lock();
+        (!writer.marked).then_some(writer.last_write)
+    }
+
+    /// When the oldest write was made that no sync has covered, and how many bytes there are.
+    pub(crate) fn unsynced(&self) -> Option<(Duration, u64)> {
+        let writer = self.writer.lock();
+        writer.unsynced_since.map(|since| (since, writer.unsynced_bytes))
+    }
+
+    /// Writes a marker at the end of the log, if everything before it is durable.
+    pub(crate) fn mark_end(&self, kind: crate::format::frame::Kind) -> Result<bool> {
+        let mut core = self.core.lock();
+        if core.leading || core.rolling || !core.queue.is_empty() || self.latch.get().is_some() {
+            return Ok(false);
+        }
+        core.leading = true;
+        let end = core.end;
+        drop(core);
+        let mut writer = self.writer.lock();
+        let due = self.marks.durable() == end;
+        let mut marked = Ok(());
+        let active = self.segments.active();
+        if due && self.config.media.may_mark(&active.segment, end) {
+            let header = marker(kind, end, &writer.tail, end);
+            marked = crate::segment::writer::mark(&active.segment, &header);
+            Counters::add(&self.counters.syncs, 1);
+            writer.marked = marked.is_ok();
+        }
+        drop(writer);
+        if let Err(error) = marked {
+            let error = self.fail(&error);
+            self.hand_off();
+            return Err(error);
+        }
+        self.hand_off();
+        Ok(due)
+    }
+
+    /// The part of a segment that only progress may use while the next one is not there.
+    fn reserve_bytes(&self) -> u64 {
+        let active = self.segments.active();
+        let room = active.segment.room_end().0 - active.segment.base().0;
+        room / 8
+    }
+
+    pub(crate) fn end(&self) -> Position {
+        self.core.lock().end
+    }
+}
+
+impl Committer for Commits {
+    fn wait(&self, ticket: &Arc<Ticket>, timeout: Option<Duration>) -> Option<Result<()>> {
+        self.wait_for(ticket, timeout)
+    }
+
+    fn nudge(&self) {
+        self.work.notify();
+    }
+
+    fn sync_timeout(&self) -> Duration {
+        self.config.sync_timeout
+    }
+
+    fn run_later(&self, callback: Callback, result: Result<()>) {
+        self.callbacks.lock().0.push((callback, result));
+        self.work.notify();
+    }
+}
+
+impl TopicRuntime {
+    /// Wakes the threads and tasks that wait for messages.
+    pub(crate) fn wake(&self) {
+        self.signal.notify();
+        let wakers = std::mem::take(&mut *self.wakers.lock());
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! What waits to be written: gatherings of entries, encoded into the very bytes that go to the
+//! disk, at positions that are known from the start.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crate::error::Result;
+use crate::format::entry::{self, Content, Progress};
+use crate::format::frame::{BODY_TARGET_BYTES, HEADER_BYTES};
+use crate::format::{ALIGNMENT, SECTOR_BYTES, align};
+use crate::offset::{GroupId, Position, TopicId};
+use crate::pending::Ticket;
+use crate::segment::Segment;
+use crate::segment::index::{Point, STRIDE_BYTES};
+use crate::segment::writer::Spare;
+use crate::state::State;
+use crate::sync::{Mutex, Signal};
+
+/// A gathering larger than this is written before more joins it.
+const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What is known of a topic outside of the queue's lock.
+#[derive(Debug)]
+pub(crate) struct TopicRuntime {
+    pub(crate) id: TopicId,
+    pub(crate) name: Arc<str>,
+    /// The first offset that retention has left.
+    pub(crate) start: AtomicU64,
+    /// The offset after the last visible message.
+    pub(crate) visible_next: AtomicU64,
+    /// Something became visible.
+    pub(crate) signal: Signal,
+    /// Tasks that wait for the same.
+    pub(crate) wakers: Mutex<Vec<std::task::Waker>>,
+}
+
+/// A topic as the queue sees it.
+#[derive(Debug)]
+pub(crate) struct TopicSlot {
+    pub(crate) runtime: Arc<TopicRuntime>,
+    /// In which gathering it was last touched, and where in that one's list.
+    touched: Option<(u64, usize)>,
+    last_point: Option<Position>,
+}
+
+/// How a disk harms what a torn write was not about; decides what frames are padded to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Media {
+    /// A write harms no byte that it does not cover, even if power fails in the middle of it.
+    /// What SQLite calls *powersafe overwrite* and assumes of every disk by default
+    /// (<https://www.sqlite.org/psow.html>).
+    #[default]
+    PowersafeOverwrite,
+    /// A write may destroy all of each 512-byte sector that it touches. Each commit is padded
+    /// to whole sectors, so that it shares none with a record that is already safe.
+    WholeSectors,
+}
+
+impl Media {
+    /// Whether a marker at this position touches no record that is already safe.
+    pub(crate) fn may_mark(self, segment: &Segment, at: Position) -> bool {
+        segment.file_at(at).is_multiple_of(self.unit() as u64)
+    }
+
+    pub(crate) fn unit(self) -> usize {
+        match self {
+            Self::PowersafeOverwrite => ALIGNMENT,
+            Self::WholeSectors => SECTOR_BYTES,
+        }
+    }
+}
+
+/// Entries that are written with one write and synced with one sync.
+#[derive(Debug)]
+pub(crate) struct Gather {
+    pub(crate) start: Position,
+    /// Whole frames; their headers are filled in by the leader.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) frames: Vec<FrameStart>,
+    pub(crate) ticket: Arc<Ticket>,
+    pub(crate) touched: Vec<(Arc<TopicRuntime>, u64)>,
+    pub(crate) points: Vec<(TopicId, Point)>,
+    pub(crate) messages: u64,
+    /// How many calls it carries.
+    pub(crate) calls: u64,
+    number: u64,
+}
+
+/// A frame within a gathering.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameStart {
+    pub(crate) at: usize,
+    pub(crate) entries: u32,
+}
+
+impl Gather {
+    pub(crate) fn end(&self) -> Position {
+        self.start.plus(self.bytes.len() as u64)
+    }
+}
+
+/// Everything behind the queue's lock.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) state: State,
+    pub(crate) topics: Vec<TopicSlot>,
+    pub(crate) queue: VecDeque<Gather>,
+    /// Some thread commits, or has been asked to.
+    pub(crate) leading: bool,
+    /// A new segment is being put in place: nothing may be queued.
+    pub(crate) rolling: bool,
+    pub(crate) closed: bool,
+    /// Where the next gathering begins.
+    pub(crate) end: Position,
+    /// The end of the room in the active segment.
+    pub(crate) room_end: Position,
+    pub(crate) queued_bytes: usize,
+    pub(crate) spare: Option<Spare>,
+    pub(crate) preparing: bool,
+    /// The sizes of all segment files.
+    pub(crate) log_bytes: u64,
+    pub(crate) media: Media,
+    /// Each call is written and synced alone.
+    pub(crate) one_by_one: bool,
+    next_gather: u64,
+}
+
+impl Core {
+    pub(crate) fn new(state: State, end: Position, room_end: Position, media: Media) -> Self {
+        Self {
+            state,
+            topics: Vec::new(),
+            queue: VecDeque::new(),
+            leading: false,
+            rolling: false,
+            closed: false,
+            end,
+            room_end,
+            queued_bytes: 0,
+            spare: None,
+            preparing: false,
+            log_bytes: 0,
+            media,
+            one_by_one: false,
+            next_gather: 0,
+        }
+    }
+
+    /// The bytes that entries of `bytes` take at most, with a header and padding.
+    pub(crate) fn worst_bytes(&self, bytes: usize) -> u64 {
+        (HEADER_BYTES + align(bytes, ALIGNMENT) + self.media.unit()) as u64
+    }
+
+    pub(crate) fn add_topic(&mut self, name: Arc<str>, start: u64, next: u64) {
+        let id = TopicId(u32::try_from(self.topics.len()).expect("topics are bounded"));
+        let runtime = Arc::new(TopicRuntime {
+            id,
+            name,
+            start: AtomicU64::new(start),
+            visible_next: AtomicU64::new(next),
+            signal: Signal::default(),
+            wakers: Mutex::default(),
+        });
+        self.topics.push(TopicSlot { runtime, touched: None, last_point: None });
+    }
+
+    /// Adds entries of together at most `bytes`, all to one frame.
+    ///
+    /// `add` fails only before it has added the first entry.
+    pub(crate) fn enlist<R>(
+        &mut self,
+        bytes: usize,
+        add: impl FnOnce(&mut Enlisting<'_>) -> Result<R>,
+    ) -> Result<(R, Arc<Ticket>)> {
+        let fits = |gather: &Gather| gather.bytes.len() < GATHER_BYTES_MAX;
+        if self.one_by_one || !self.queue.back().is_some_and(fits) {
+            self.open_gather(bytes);
+        }
+        let mut gather = self.queue.pop_back().expect("a gathering is open");
+        let before = gather.bytes.len();
+        open_frame(&mut gather, bytes);
+        let empty = gather.bytes.len();
+        let added = add(&mut Enlisting { core: self, gather: &mut gather });
+        let ticket = Arc::clone(&gather.ticket);
+        if gather.bytes.len() == empty {
+            // Nothing was added: take back the header of a frame that was opened for it.
+            gather.bytes.truncate(before);
+            gather.frames.retain(|frame| frame.at < before);
+        } else {
+            gather.calls += 1;
+        }
+        self.queued_bytes += gather.bytes.len() - before;
+        if !gather.bytes.is_empty() {
+            self.end = gather.end();
+            self.queue.push_back(gather);
+        }
+        added.map(|value| (value, ticket))
+    }
+
+    fn open_gather(&mut self, bytes: usize) {
+        self.pad_back();
+        self.next_gather += 1;
+        self.queue.push_back(Gather {
+            start: self.end,
+            bytes: Vec::with_capacity(HEADER_BYTES + bytes),
+            frames: Vec::new(),
+            ticket: Arc::default(),
+            touched: Vec::new(),
+            points: Vec::new(),
+            messages: 0,
+            calls: 0,
+            number: self.next_gather,
+        });
+    }
+
+    /// Takes the oldest gathering to be written.
+    pub(crate) fn pop(&mut self) -> Option<Gather> {
+        if self.queue.len() == 1 {
+            self.pad_back();
+        }
+        let gather = self.queue.pop_front()?;
+        self.queued_bytes -= gather.bytes.len();
+        Some(gather)
+    }
+
+    /// Pads the last gathering to the unit of the disk, so that the next one shares none.
+    fn pad_back(&mut self) {
+        let unit = self.media.unit();
+        if let Some(back) = self.queue.back_mut() {
+            let padded = align(back.bytes.len(), unit);
+            self.queued_bytes += padded - back.bytes.len();
+            back.bytes.resize(padded, 0);
+            self.end = back.end();
+        }
+    }
+}
+
+/// Sees to it that the last frame of a gathering has room for `bytes` more.
+fn open_frame(gather: &mut Gather, bytes: usize) {
+    if let Some(frame) = gather.frames.last() {
+        let body = gather.bytes.len() - frame.at - HEADER_BYTES;
+        if body + bytes <= BODY_TARGET_BYTES {
+            return;
+        }
+    }
+    gather.frames.push(FrameStart { at: gather.bytes.len(), entries: 0 });
+    gather.bytes.resize(gather.bytes.len() + HEADER_BYTES, 0);
+}
+
+/// Adds entries to the log and to the state at once.
+pub(crate) struct Enlisting<'a> {
+    pub(crate) core: &'a mut Core,
+    gather: &'a mut Gather,
+}
+
+impl Enlisting<'_> {
+    /// Where the frame that holds the entries begins.
+    pub(crate) fn position(&self) -> Position {
+        let frame = self.gather.frames.last().expect("a frame is open");
+        self.gather.start.plus(frame.at as u64)
+    }
+
+    /// Adds a message, and returns its offset.
+    pub(crate) fn message(
+        &mut self,
+        topic: TopicId,
+        timestamp_ms: u64,
+        content: &Content<'_>,
+    ) -> u64 {
+        let (at, gather) = (self.position(), &mut *self.gather);
+        let (offset, latest_ms) = self.core.state.append(topic, timestamp_ms);
+        entry::encode_message(&mut gather.bytes, topic, offset, timestamp_ms, content);
+        let slot = &mut self.core.topics[topic.0 as usize];
+        match slot.touched {
+            Some((number, i)) if number == gather.number => gather.touched[i].1 = offset + 1,
+            _ => {
+                slot.touched = Some((gather.number, gather.touched.len()));
+                gather.touched.push((Arc::clone(&slot.runtime), offset + 1));
+            }
+        }
+        if slot.last_point.is_none_or(|last| at.0 - last.0 >= STRIDE_BYTES) {
+            slot.last_point = Some(at);
+            gather.points.push((topic, Point { offset, at, latest_ms }));
+        }
+        gather.messages += 1;
+        self.count();
+        offset
+    }
+
+    /// Adds a topic that does not exist yet.
+    pub(crate) fn topic(&mut self, name: &str) -> TopicId {
+        let id = TopicId(u32::try_from(self.core.topics.len()).expect("topics are bounded"));
+        entry::encode_topic(&mut self.gather.bytes, id, 0, 0, name);
+        self.apply(&entry::Entry::Topic { id, next: 0, latest_ms: 0, name });
+        self.core.add_topic(Arc::from(name), 0, 0);
+        id
+    }
+
+    /// Adds a group, or changes the stored options of an existing one.
+    pub(crate) fn group(
+        &mut self,
+        id: GroupId,
+        topic: TopicId,
+        floor: u64,
+        may_lag: bool,
+        name: &str,
+    ) {
+        entry::encode_group(&mut self.gather.bytes, id, topic, floor, may_lag, name);
+        self.apply(&entry::Entry::Group { id, topic, floor, may_lag, name });
+    }
+
+    pub(crate) fn progress(&mut self, group: GroupId, progress: Progress) {
+        entry::encode_progress(&mut self.gather.bytes, group, &progress);
+        self.apply(&entry::Entry::Progress { group, progress });
+    }
+
+    pub(crate) fn seek(&mut self, group: GroupId, to: u64) {
+        entry::encode_seek(&mut self.gather.bytes, group, to);
+        self.apply(&entry::Entry::Seek { group, to });
+    }
+
+    fn apply(&mut self, entry: &entry::Entry<'_>) {
+        self.core.state.apply(entry).expect("entries are made from the state that they change");
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.gather.frames.last_mut().expect("a frame is open").entries += 1;
+    }
+}
+
+impl TopicSlot {
+    /// A new segment has its own index.
+    pub(crate) fn forget_points(&mut self) {
+        self.last_point = None;
+    }
+}

@@ -1,0 +1,234 @@
+//! Going on in a new segment, and what happens when there is no room for one.
+
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, Result};
+use crate::format::frame::{HEADER_BYTES, Kind};
+use crate::format::{header, name};
+use crate::segment::index::SegmentIndex;
+use crate::segment::writer::{self, Start, marker};
+use crate::segment::{Active, Starts};
+use crate::storage::is_full;
+use crate::sync::RwLock;
+
+use super::leader::show;
+use super::{Class, Commits, Counters};
+
+/// The first segment of a log has this size at most; later ones double up to the option, so
+/// that a small queue stays small on disk and opens fast.
+pub(crate) const FIRST_SEGMENT_BYTES: u64 = 1024 * 1024;
+
+/// Ends the time in which nothing may be queued, on every way out.
+struct Rolling<'a>(&'a Commits);
+
+impl Drop for Rolling<'_> {
+    fn drop(&mut self) {
+        if let Some(mut core) = self.0.core.lock_in_drop() {
+            core.rolling = false;
+        }
+        self.0.room.notify();
+    }
+}
+
+impl Commits {
+    /// The size of the segment after the active one.
+    pub(crate) fn next_segment_bytes(&self) -> u64 {
+        let active = self.segments.active().segment.file_bytes;
+        active.saturating_mul(2).max(FIRST_SEGMENT_BYTES).min(self.config.segment_bytes)
+    }
+
+    /// Puts a new segment in place that has room for `need` bytes.
+    ///
+    /// Whoever needs the room does this, while nothing can be queued. Every failure that leaves
+    /// the old segment in use is answered to the caller alone; nothing was queued for it.
+    pub(super) fn roll(&self, class: Class, need: u64) -> Result<()> {
+        {
+            let mut core = self.core.lock();
+            let there_is_room = core.room_end.0 - core.end.0 >= need;
+            if core.rolling || there_is_room {
+                // Someone else was faster; the caller looks again.
+                return Ok(());
+            }
+            core.rolling = true;
+        }
+        let rolling = Rolling(self);
+        self.flush_queue()?;
+        let (checkpoint, starts) = {
+            let core = self.core.lock();
+            let mut bytes = Vec::new();
+            let entries = core.state.encode(&mut bytes);
+            let starts = core.state.topics().iter().map(|topic| (topic.next, topic.latest_ms));
+            ((bytes, entries), Starts(starts.collect()))
+        };
+        let head_bytes = header::frames_at(checkpoint.0.len());
+        let need = if need == u64::MAX { 0 } else { need };
+        let needed = head_bytes + need + 2 * HEADER_BYTES as u64;
+        self.ensure_spare(class, self.next_segment_bytes().max(needed))?;
+        self.switch(&checkpoint, starts)?;
+        drop(rolling);
+        self.files.notify();
+        Ok(())
+    }
+
+    /// Ends the active segment and makes the spare one the active one.
+    fn switch(&self, checkpoint: &(Vec<u8>, u32), starts: Starts) -> Result<()> {
+        let mut writer = self.writer.lock();
+        let old = self.segments.active();
+        let base = self.core.lock().end;
+        // All of the old segment must be on disk before the new one is: recovery reads only the
+        // newest.
+        if self.marks.durable() < base {
+            let synced = old.segment.file.sync();
+            synced.map_err(|e| self.fail(&Error::io("sync", &old.segment.name, e)))?;
+            Counters::add(&self.counters.syncs, 1);
+            self.marks.raise_durable(base);
+            writer.unsynced_since = None;
+            writer.unsynced_bytes = 0;
+        }
+        let shown = std::mem::take(&mut writer.unsynced);
+        show(&shown);
+        let start = Start {
+            log_id: self.segments.log_id,
+            base,
+            previous_base: Some(old.segment.base()),
+            sequence: writer.tail.sequence,
+            epoch: writer.tail.epoch,
+            chain: writer.tail.chain,
+            created_ms: self.clock.wall_ms(),
+        };
+        let spare = self.core.lock().spare.take().expect("the caller made sure of a spare");
+        let file_name = spare.file_name.clone();
+        let segment = match writer::activate(&*self.storage, spare, &start, checkpoint, &[]) {
+            Ok(segment) => segment,
+            Err(error) => return Err(self.after_failed_switch(&file_name, error)),
+        };
+        // From here on the new segment is the newest. The marker lets a reader of the old one
+        // know that it existed.
+        if self.config.media.may_mark(&old.segment, base) {
+            let sealed = marker(Kind::Sealed, base, &writer.tail, base);
+            writer::mark(&old.segment, &sealed).map_err(|error| self.fail(&error))?;
+        }
+        Counters::add(&self.counters.syncs, 2);
+        Counters::add(&self.counters.rolls, 1);
+        let (room_end, file_bytes) = (segment.room_end(), segment.file_bytes);
+        let index = RwLock::new(SegmentIndex::default());
+        let sealed = self.segments.roll(Active { segment, starts, index });
+        self.unindexed.lock().push(sealed);
+        writer.marked = true;
+        drop(writer);
+        self.expect_spare();
+        let mut core = self.core.lock();
+        core.room_end = room_end;
+        core.log_bytes += file_bytes;
+        for topic in &mut core.topics {
+            topic.forget_points();
+        }
+        drop(core);
+        for (topic, _) in shown {
+            topic.wake();
+        }
+        Ok(())
+    }
+
+    /// A full disk before the new name is in the directory changes nothing; any other failure
+    /// leaves it open which segment is the newest after a crash, so nothing more is promised.
+    fn after_failed_switch(&self, file_name: &str, error: Error) -> Error {
+        let full = match &error {
+            Error::Io { operation, source, file } => {
+                is_full(source) && *operation != "sync" && file == file_name
+            }
+            _ => false,
+        };
+        if full && self.storage.remove(file_name).is_ok() {
+            Counters::add(&self.counters.refused_full, 1);
+            return Error::Full { free: self.storage.free_bytes().unwrap_or(0), needed: 0 };
+        }
+        self.fail(&error)
+    }
+
+    /// Makes sure that an append may use the last part of the active segment: the next segment
+    /// is there, so progress does not depend on what is left of this one.
+    pub(super) fn ensure_room_for_append(&self) -> Result<()> {
+        self.ensure_spare(Class::Append, self.next_segment_bytes())
+    }
+
+    /// Makes sure that a prepared file of at least `bytes` is there.
+    pub(crate) fn ensure_spare(&self, class: Class, bytes: u64) -> Result<()> {
+        let outgrown = loop {
+            let observed = self.room.observe();
+            let mut core = self.core.lock();
+            if core.spare.as_ref().is_some_and(|spare| spare.bytes >= bytes) {
+                return Ok(());
+            }
+            if core.preparing {
+                drop(core);
+                self.room.wait(observed, None);
+                continue;
+            }
+            if class == Class::Append {
+                self.check_limit(core.log_bytes, bytes)?;
+            }
+            core.preparing = true;
+            break core.spare.take();
+        };
+        let prepared = (|| {
+            if let Some(outgrown) = outgrown {
+                let removed = self.storage.remove(&outgrown.file_name);
+                removed.map_err(|e| Error::io("remove", &outgrown.file_name, e))?;
+            }
+            writer::prepare(&*self.storage, &name::spare(), bytes)
+        })();
+        let mut core = self.core.lock();
+        core.preparing = false;
+        let result = prepared.map(|spare| core.spare = Some(spare));
+        drop(core);
+        self.room.notify();
+        if matches!(result, Err(Error::Full { .. })) {
+            Counters::add(&self.counters.refused_full, 1);
+            // Retention may be able to help.
+            self.files.notify();
+        }
+        result
+    }
+
+    /// Puts a new segment in place whatever room the present one has.
+    pub(crate) fn roll_now(&self) -> Result<()> {
+        self.roll(Class::Progress, u64::MAX)
+    }
+
+    /// Notes when the next segment is to be prepared: once the active one is half full.
+    pub(super) fn expect_spare(&self) {
+        let active = self.segments.active();
+        let half = (active.segment.room_end().0 - active.segment.base().0) / 2;
+        self.spare_due.store(active.segment.base().0 + half, Ordering::Release);
+    }
+
+    /// Whether the next segment is due to be prepared.
+    pub(crate) fn wants_spare(&self) -> bool {
+        let core = self.core.lock();
+        let due = core.end.0 >= self.spare_due.load(Ordering::Acquire);
+        due && core.spare.is_none() && !core.closed
+    }
+
+    /// Writes the sidecars of the segments that were sealed since.
+    pub(crate) fn write_sidecars(&self) {
+        let sealed = std::mem::take(&mut *self.unindexed.lock());
+        for sealed in sealed {
+            // A sidecar is a hint: one that cannot be written is made again when needed.
+            if sealed.write_sidecar(&*self.storage).is_err() {
+                Counters::add(&self.counters.index_failures, 1);
+            }
+        }
+    }
+
+    /// Refuses appends for which the log would grow past its limit.
+    fn check_limit(&self, log_bytes: u64, bytes: u64) -> Result<()> {
+        let Some(max) = self.config.max_bytes else { return Ok(()) };
+        if log_bytes + bytes <= max {
+            return Ok(());
+        }
+        Counters::add(&self.counters.refused_full, 1);
+        self.files.notify();
+        Err(Error::Full { free: max.saturating_sub(log_bytes), needed: bytes })
+    }
+}

@@ -1,0 +1,472 @@
+//! Entries: what frames and checkpoints are made of. Messages, the names of topics and groups,
+//! and the progress of groups.
+//!
+//! An entry begins with its length, so that a reader can step over kinds that it need not look
+//! into; it never steps over a kind that it does not know.
+
+use std::ops::Range;
+
+use super::{ALIGNMENT, align, u16_at, u32_at, u64_at};
+use crate::offset::{GroupId, TopicId};
+
+/// Length, kind, attributes and a reserved field.
+const PREFIX_BYTES: usize = 8;
+/// What a message has before its attributes and payload.
+const MESSAGE_FIXED_BYTES: usize = 28;
+
+const KIND_MESSAGE: u8 = 1;
+const KIND_TOPIC: u8 = 2;
+const KIND_GROUP: u8 = 3;
+const KIND_PROGRESS: u8 = 4;
+const KIND_SEEK: u8 = 5;
+
+const HAS_KEY: u8 = 1;
+const HAS_TAG: u8 = 2;
+const HAS_HEADERS: u8 = 4;
+// 8 is reserved for a delivery time, 16 for a producer's sequence number.
+const KNOWN_ATTRIBUTES: u8 = HAS_KEY | HAS_TAG | HAS_HEADERS;
+
+const PROGRESS_EXACT: u8 = 1;
+const GROUP_MAY_LAG: u8 = 1;
+
+/// The longest key or tag, and the longest name of a header, in bytes; the greatest number of
+/// headers.
+pub(crate) const FIELD_BYTES_MAX: usize = u16::MAX as usize;
+
+/// A header of a record: a name and a value.
+pub(crate) type HeaderPair = (String, Vec<u8>);
+
+/// What a message carries; the fields are borrowed to be encoded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Content<'a> {
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) tag: Option<&'a str>,
+    pub(crate) headers: &'a [HeaderPair],
+    pub(crate) payload: &'a [u8],
+}
+
+impl Content<'_> {
+    /// The bytes that the entry takes, padding included.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        align(self.unpadded_bytes(), ALIGNMENT)
+    }
+
+    fn unpadded_bytes(&self) -> usize {
+        let field = |bytes: usize| 2 + bytes;
+        let headers = |pairs: &[HeaderPair]| -> usize {
+            2 + pairs.iter().map(|(name, value)| 2 + name.len() + 4 + value.len()).sum::<usize>()
+        };
+        MESSAGE_FIXED_BYTES
+            + self.key.map_or(0, |key| field(key.len()))
+            + self.tag.map_or(0, |tag| field(tag.len()))
+            + if self.headers.is_empty() { 0 } else { headers(self.headers) }
+            + self.payload.len()
+    }
+}
+
+/// What a group has done since the last such entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Every offset below may have been delivered once. A maximum unless `exact`; 0 says nothing.
+    pub(crate) delivered: u64,
+    /// `delivered` is assigned, lower or not: the log was closed and knows.
+    pub(crate) exact: bool,
+    /// Newly settled offsets.
+    pub(crate) acked: Vec<Range<u64>>,
+    /// Counted deliveries of offsets that are not settled, where they differ from the default.
+    pub(crate) attempts: Vec<Attempt>,
+}
+
+/// How often a message was delivered, and when it is due again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) offset: u64,
+    pub(crate) count: u32,
+    /// Milliseconds since the Unix epoch; 0 is now.
+    pub(crate) due_ms: u64,
+}
+
+/// A decoded entry; borrows the frame's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Entry<'a> {
+    Message(Message),
+    /// A topic exists. In a frame: it was created here. In a checkpoint: its state.
+    Topic {
+        id: TopicId,
+        next: u64,
+        latest_ms: u64,
+        name: &'a str,
+    },
+    /// A group exists, or its stored options changed.
+    Group {
+        id: GroupId,
+        topic: TopicId,
+        floor: u64,
+        may_lag: bool,
+        name: &'a str,
+    },
+    Progress {
+        group: GroupId,
+        progress: Progress,
+    },
+    /// The group starts again from `to`, forgetting what it had done.
+    Seek {
+        group: GroupId,
+        to: u64,
+    },
+}
+
+/// Where the parts of a message lie in the bytes that were decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) topic: TopicId,
+    pub(crate) offset: u64,
+    pub(crate) timestamp_ms: u64,
+    pub(crate) key: Option<Range<usize>>,
+    pub(crate) tag: Option<Range<usize>>,
+    /// The encoded headers, their number first; see [`headers`].
+    pub(crate) headers: Option<Range<usize>>,
+    pub(crate) payload: Range<usize>,
+}
+
+/// Why bytes are not an entry, though their checksum matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Bad {
+    /// A length does not fit into what is there.
+    Length { at: usize },
+    /// Written by a newer version.
+    Unknown { at: usize, kind: u8, attributes: u8 },
+    /// A name or tag is not UTF-8.
+    Text { at: usize },
+}
+
+pub(crate) fn encode_message(
+    out: &mut Vec<u8>,
+    topic: TopicId,
+    offset: u64,
+    timestamp_ms: u64,
+    content: &Content<'_>,
+) {
+    let mut attributes = 0;
+    let mut set = |present, bit| attributes |= if present { bit } else { 0 };
+    set(content.key.is_some(), HAS_KEY);
+    set(content.tag.is_some(), HAS_TAG);
+    set(!content.headers.is_empty(), HAS_HEADERS);
+    let bytes = content.unpadded_bytes();
+    out.reserve(align(bytes, ALIGNMENT));
+    let start = out.len();
+    let mut fixed = [0; MESSAGE_FIXED_BYTES];
+    fixed[..PREFIX_BYTES].copy_from_slice(&prefix(bytes, KIND_MESSAGE, attributes));
+    fixed[8..12].copy_from_slice(&topic.0.to_le_bytes());
+    fixed[12..20].copy_from_slice(&offset.to_le_bytes());
+    fixed[20..28].copy_from_slice(&timestamp_ms.to_le_bytes());
+    out.extend_from_slice(&fixed);
+    if let Some(key) = content.key {
+        put_short(out, key);
+    }
+    if let Some(tag) = content.tag {
+        put_short(out, tag.as_bytes());
+    }
+    if !content.headers.is_empty() {
+        out.extend_from_slice(&short(content.headers.len()).to_le_bytes());
+        for (name, value) in content.headers {
+            put_short(out, name.as_bytes());
+            out.extend_from_slice(&length(value.len()).to_le_bytes());
+            out.extend_from_slice(value);
+        }
+    }
+    out.extend_from_slice(content.payload);
+    pad(out, start);
+}
+
+pub(crate) fn encode_topic(out: &mut Vec<u8>, id: TopicId, next: u64, latest_ms: u64, name: &str) {
+    let start = begin(out, KIND_TOPIC, 0);
+    out.extend_from_slice(&id.0.to_le_bytes());
+    out.extend_from_slice(&next.to_le_bytes());
+    out.extend_from_slice(&latest_ms.to_le_bytes());
+    out.extend_from_slice(name.as_bytes());
+    finish(out, start);
+}
+
+pub(crate) fn encode_group(
+    out: &mut Vec<u8>,
+    id: GroupId,
+    topic: TopicId,
+    floor: u64,
+    may_lag: bool,
+    name: &str,
+) {
+    let start = begin(out, KIND_GROUP, if may_lag { GROUP_MAY_LAG } else { 0 });
+    out.extend_from_slice(&id.0.to_le_bytes());
+    out.extend_from_slice(&topic.0.to_le_bytes());
+    out.extend_from_slice(&floor.to_le_bytes());
+    out.extend_from_slice(name.as_bytes());
+    finish(out, start);
+}
+
+pub(crate) fn encode_progress(out: &mut Vec<u8>, group: GroupId, progress: &Progress) {
+    let start = begin(out, KIND_PROGRESS, if progress.exact { PROGRESS_EXACT } else { 0 });
+    out.extend_from_slice(&group.0.to_le_bytes());
+    out.extend_from_slice(&length(progress.acked.len()).to_le_bytes());
+    out.extend_from_slice(&length(progress.attempts.len()).to_le_bytes());
+    out.extend_from_slice(&progress.delivered.to_le_bytes());
+    for range in &progress.acked {
+        out.extend_from_slice(&range.start.to_le_bytes());
+        out.extend_from_slice(&range.end.to_le_bytes());
+    }
+    for attempt in &progress.attempts {
+        out.extend_from_slice(&attempt.offset.to_le_bytes());
+        out.extend_from_slice(&attempt.due_ms.to_le_bytes());
+        out.extend_from_slice(&attempt.count.to_le_bytes());
+    }
+    finish(out, start);
+}
+
+pub(crate) fn encode_seek(out: &mut Vec<u8>, group: GroupId, to: u64) {
+    let start = begin(out, KIND_SEEK, 0);
+    out.extend_from_slice(&group.0.to_le_bytes());
+    out.extend_from_slice(&to.to_le_bytes());
+    finish(out, start);
+}
+
+/// Steps through the entries of a verified body. Stops after `entries` of them; what follows is
+/// padding.
+#[derive(Clone, Debug)]
+pub(crate) struct Entries<'a> {
+    body: &'a [u8],
+    at: usize,
+    left: u32,
+}
+
+impl<'a> Entries<'a> {
+    pub(crate) fn new(body: &'a [u8], entries: u32) -> Self {
+        Self { body, at: 0, left: entries }
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Result<Entry<'a>, Bad>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        match decode(self.body, self.at) {
+            Ok((entry, next)) => {
+                self.at = next;
+                Some(Ok(entry))
+            }
+            Err(bad) => {
+                self.left = 0;
+                Some(Err(bad))
+            }
+        }
+    }
+}
+
+/// Decodes the entry at `at` of `body`; returns it and where the next one begins.
+pub(crate) fn decode(body: &[u8], at: usize) -> Result<(Entry<'_>, usize), Bad> {
+    let bad_length = Bad::Length { at };
+    let rest = body.get(at..).ok_or_else(|| bad_length.clone())?;
+    if rest.len() < PREFIX_BYTES {
+        return Err(bad_length);
+    }
+    let bytes = u32_at(rest, 0) as usize;
+    if bytes < PREFIX_BYTES || bytes > rest.len() {
+        return Err(bad_length);
+    }
+    let (kind, attributes) = (rest[4], rest[5]);
+    let mut fields = Fields { body, at: at + PREFIX_BYTES, end: at + bytes };
+    let unknown = Bad::Unknown { at, kind, attributes };
+    let entry = match kind {
+        KIND_MESSAGE if attributes & !KNOWN_ATTRIBUTES == 0 => {
+            Entry::Message(fields.message(attributes)?)
+        }
+        KIND_TOPIC if attributes == 0 => Entry::Topic {
+            id: TopicId(fields.u32()?),
+            next: fields.u64()?,
+            latest_ms: fields.u64()?,
+            name: fields.rest_as_text()?,
+        },
+        KIND_GROUP if attributes & !GROUP_MAY_LAG == 0 => Entry::Group {
+            id: GroupId(fields.u32()?),
+            topic: TopicId(fields.u32()?),
+            floor: fields.u64()?,
+            may_lag: attributes & GROUP_MAY_LAG != 0,
+            name: fields.rest_as_text()?,
+        },
+        KIND_PROGRESS if attributes & !PROGRESS_EXACT == 0 => Entry::Progress {
+            group: GroupId(fields.u32()?),
+            progress: fields.progress(attributes & PROGRESS_EXACT != 0)?,
+        },
+        KIND_SEEK if attributes == 0 => {
+            Entry::Seek { group: GroupId(fields.u32()?), to: fields.u64()? }
+        }
+        _ => return Err(unknown),
+    };
+    Ok((entry, align(at + bytes, ALIGNMENT)))
+}
+
+/// Decodes the entry at `at` if it is a message of `topic`, and steps over it otherwise; returns
+/// where the next one begins, too.
+pub(crate) fn decode_message_of(
+    body: &[u8],
+    at: usize,
+    topic: TopicId,
+) -> Result<(Option<Message>, usize), Bad> {
+    let Some(start) = body.get(at..).filter(|rest| rest.len() >= PREFIX_BYTES + 4) else {
+        return Err(Bad::Length { at });
+    };
+    let (bytes, kind) = (u32_at(start, 0) as usize, start[4]);
+    let is_other_message = kind == KIND_MESSAGE && u32_at(start, PREFIX_BYTES) != topic.0;
+    let is_progress = matches!(kind, KIND_TOPIC | KIND_GROUP | KIND_PROGRESS | KIND_SEEK);
+    if is_other_message || is_progress {
+        if bytes < PREFIX_BYTES || bytes > start.len() {
+            return Err(Bad::Length { at });
+        }
+        return Ok((None, align(at + bytes, ALIGNMENT)));
+    }
+    let (entry, next) = decode(body, at)?;
+    let Entry::Message(message) = entry else { return Ok((None, next)) };
+    Ok((Some(message), next))
+}
+
+/// The name and value ranges in encoded headers that [`decode`] has checked.
+pub(crate) fn headers(body: &[u8], range: Range<usize>) -> Vec<(Range<usize>, Range<usize>)> {
+    let mut fields = Fields { body, at: range.start, end: range.end };
+    fields.headers().expect("the headers were checked when the entry was decoded")
+}
+
+fn prefix(bytes: usize, kind: u8, attributes: u8) -> [u8; PREFIX_BYTES] {
+    let mut prefix = [0; PREFIX_BYTES];
+    prefix[..4].copy_from_slice(&length(bytes).to_le_bytes());
+    prefix[4] = kind;
+    prefix[5] = attributes;
+    prefix
+}
+
+fn begin(out: &mut Vec<u8>, kind: u8, attributes: u8) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&prefix(0, kind, attributes));
+    start
+}
+
+fn finish(out: &mut Vec<u8>, start: usize) {
+    let bytes = length(out.len() - start);
+    out[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
+    pad(out, start);
+}
+
+fn pad(out: &mut Vec<u8>, start: usize) {
+    let bytes = out.len() - start;
+    out.resize(start + align(bytes, ALIGNMENT), 0);
+}
+
+fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&short(bytes.len()).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn short(n: usize) -> u16 {
+    u16::try_from(n).expect("fields are checked against their limit before they are encoded")
+}
+
+fn length(n: usize) -> u32 {
+    u32::try_from(n).expect("entries are checked against their limit before they are encoded")
+}
+
+/// Reads the fields of one entry and never past its end.
+struct Fields<'a> {
+    body: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, bytes: usize) -> Result<Range<usize>, Bad> {
+        if bytes > self.end - self.at {
+            return Err(Bad::Length { at: self.at });
+        }
+        let range = self.at..self.at + bytes;
+        self.at = range.end;
+        Ok(range)
+    }
+
+    fn u16(&mut self) -> Result<u16, Bad> {
+        Ok(u16_at(self.body, self.take(2)?.start))
+    }
+
+    fn u32(&mut self) -> Result<u32, Bad> {
+        Ok(u32_at(self.body, self.take(4)?.start))
+    }
+
+    fn u64(&mut self) -> Result<u64, Bad> {
+        Ok(u64_at(self.body, self.take(8)?.start))
+    }
+
+    fn short(&mut self) -> Result<Range<usize>, Bad> {
+        let bytes = self.u16()?;
+        self.take(bytes.into())
+    }
+
+    fn text(&self, range: Range<usize>) -> Result<&'a str, Bad> {
+        let at = range.start;
+        str::from_utf8(&self.body[range]).map_err(|_| Bad::Text { at })
+    }
+
+    fn rest_as_text(&mut self) -> Result<&'a str, Bad> {
+        let range = self.take(self.end - self.at)?;
+        self.text(range)
+    }
+
+    fn headers(&mut self) -> Result<Vec<(Range<usize>, Range<usize>)>, Bad> {
+        let number = self.u16()?;
+        let mut pairs = Vec::new();
+        for _ in 0..number {
+            let name = self.short()?;
+            self.text(name.clone())?;
+            let bytes = self.u32()? as usize;
+            pairs.push((name, self.take(bytes)?));
+        }
+        Ok(pairs)
+    }
+
+    /// Steps over the headers, checking them without collecting them.
+    fn skip_headers(&mut self) -> Result<Range<usize>, Bad> {
+        let start = self.at;
+        for _ in 0..self.u16()? {
+            let name = self.short()?;
+            self.text(name)?;
+            let bytes = self.u32()? as usize;
+            self.take(bytes)?;
+        }
+        Ok(start..self.at)
+    }
+
+    fn message(&mut self, attributes: u8) -> Result<Message, Bad> {
+        let (topic, offset, timestamp_ms) = (TopicId(self.u32()?), self.u64()?, self.u64()?);
+        let key = if attributes & HAS_KEY == 0 { None } else { Some(self.short()?) };
+        let tag = if attributes & HAS_TAG == 0 { None } else { Some(self.short()?) };
+        if let Some(tag) = &tag {
+            self.text(tag.clone())?;
+        }
+        let headers = if attributes & HAS_HEADERS == 0 { None } else { Some(self.skip_headers()?) };
+        let payload = self.take(self.end - self.at)?;
+        Ok(Message { topic, offset, timestamp_ms, key, tag, headers, payload })
+    }
+
+    fn progress(&mut self, exact: bool) -> Result<Progress, Bad> {
+        let (ranges, attempts) = (self.u32()?, self.u32()?);
+        let mut progress = Progress { delivered: self.u64()?, exact, ..Progress::default() };
+        for _ in 0..ranges {
+            progress.acked.push(self.u64()?..self.u64()?);
+        }
+        for _ in 0..attempts {
+            let (offset, due_ms, count) = (self.u64()?, self.u64()?, self.u32()?);
+            progress.attempts.push(Attempt { offset, count, due_ms });
+        }
+        Ok(progress)
+    }
+}
+
+#[cfg(test)]
+#[path = "entry_tests.rs"]
+mod tests;

@@ -1,0 +1,138 @@
+use super::*;
+use proptest::prelude::*;
+
+const TOPIC: TopicId = TopicId(7);
+const GROUP: GroupId = GroupId(9);
+
+fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    assert_eq!(out.len() % ALIGNMENT, 0, "entries are padded");
+    out
+}
+
+fn decoded(bytes: &[u8]) -> Entry<'_> {
+    let (entry, next) = decode(bytes, 0).expect("decodes");
+    assert_eq!(next, bytes.len());
+    entry
+}
+
+proptest! {
+    #[test]
+    fn a_message_reads_back(
+        key in prop::option::of(prop::collection::vec(any::<u8>(), 0..40)),
+        tag in prop::option::of("\\PC{0,10}"),
+        pairs in prop::collection::vec(("\\PC{0,10}", prop::collection::vec(any::<u8>(), 0..20)), 0..4),
+        payload in prop::collection::vec(any::<u8>(), 0..200),
+        offset: u64,
+        time: u64,
+    ) {
+        let content = Content {
+            key: key.as_deref(),
+            tag: tag.as_deref(),
+            headers: &pairs,
+            payload: &payload,
+        };
+        let bytes = encoded(|out| encode_message(out, TOPIC, offset, time, &content));
+        prop_assert_eq!(bytes.len(), content.encoded_bytes());
+        let Entry::Message(message) = decoded(&bytes) else { panic!("not a message") };
+        prop_assert_eq!((message.topic, message.offset), (TOPIC, offset));
+        prop_assert_eq!(message.timestamp_ms, time);
+        prop_assert_eq!(message.key.map(|range| bytes[range].to_vec()), key);
+        let read_tag = message.tag.map(|range| bytes[range].to_vec());
+        prop_assert_eq!(read_tag, tag.map(String::into_bytes));
+        let read: Vec<HeaderPair> = message
+            .headers
+            .map(|range| headers(&bytes, range))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, value)| {
+                let name = String::from_utf8(bytes[name].to_vec()).expect("text");
+                (name, bytes[value].to_vec())
+            })
+            .collect();
+        prop_assert_eq!(read, pairs);
+        prop_assert_eq!(&bytes[message.payload], &payload[..]);
+    }
+
+    #[test]
+    fn progress_reads_back(
+        delivered: u64,
+        exact: bool,
+        acked in prop::collection::vec((any::<u64>(), any::<u64>()), 0..5),
+        attempts in prop::collection::vec((any::<u64>(), any::<u32>(), any::<u64>()), 0..5),
+    ) {
+        let progress = Progress {
+            delivered,
+            exact,
+            acked: acked.into_iter().map(|(start, end)| start..end).collect(),
+            attempts: attempts
+                .into_iter()
+                .map(|(offset, count, due_ms)| Attempt { offset, count, due_ms })
+                .collect(),
+        };
+        let bytes = encoded(|out| encode_progress(out, GROUP, &progress));
+        prop_assert_eq!(decoded(&bytes), Entry::Progress { group: GROUP, progress });
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..300),
+        kind in 0..7_u8,
+        attributes in 0..8_u8,
+    ) {
+        if bytes.len() > 8 {
+            let length = u32::try_from(bytes.len()).expect("small");
+            bytes[..4].copy_from_slice(&length.to_le_bytes());
+            (bytes[4], bytes[5]) = (kind, attributes);
+        }
+        let number = u32::MAX;
+        prop_assert!(Entries::new(&bytes, number).count() <= bytes.len() + 1);
+    }
+}
+
+#[test]
+fn topics_groups_and_seeks_read_back() {
+    let bytes = encoded(|out| encode_topic(out, TOPIC, 5, 17, "orders"));
+    let topic = Entry::Topic { id: TOPIC, next: 5, latest_ms: 17, name: "orders" };
+    assert_eq!(decoded(&bytes), topic);
+    for may_lag in [false, true] {
+        let bytes = encoded(|out| encode_group(out, GROUP, TOPIC, 3, may_lag, "billing"));
+        let group = Entry::Group { id: GROUP, topic: TOPIC, floor: 3, may_lag, name: "billing" };
+        assert_eq!(decoded(&bytes), group);
+    }
+    let bytes = encoded(|out| encode_seek(out, GROUP, 12));
+    assert_eq!(decoded(&bytes), Entry::Seek { group: GROUP, to: 12 });
+}
+
+#[test]
+fn a_cut_entry_is_an_error_at_every_length() {
+    let pairs = [("n".to_owned(), vec![1, 2, 3])];
+    let content = Content { key: Some(b"k"), tag: Some("t"), headers: &pairs, payload: b"p" };
+    let whole = encoded(|out| encode_message(out, TOPIC, 1, 2, &content));
+    let bytes = content.unpadded_bytes();
+    for cut in 0..bytes {
+        assert!(decode(&whole[..cut], 0).is_err(), "cut to {cut}");
+        // A shorter length inside is caught as well, unless only the payload shrinks.
+        let mut shorter = whole.clone();
+        shorter[..4].copy_from_slice(&length(cut).to_le_bytes());
+        assert_eq!(decode(&shorter, 0).is_err(), cut < bytes - 1, "length {cut}");
+    }
+}
+
+#[test]
+fn an_unknown_kind_or_attribute_is_never_stepped_over() {
+    let mut bytes = encoded(|out| encode_seek(out, GROUP, 12));
+    bytes[4] = 99;
+    assert!(matches!(decode(&bytes, 0), Err(Bad::Unknown { kind: 99, .. })));
+    let mut bytes = encoded(|out| encode_message(out, TOPIC, 1, 2, &Content::default()));
+    bytes[5] = 8;
+    assert!(matches!(decode(&bytes, 0), Err(Bad::Unknown { attributes: 8, .. })));
+}
+
+#[test]
+fn an_empty_payload_is_a_message() {
+    let bytes = encoded(|out| encode_message(out, TOPIC, 0, 0, &Content::default()));
+    let Entry::Message(message) = decoded(&bytes) else { panic!("not a message") };
+    assert!(message.payload.is_empty());
+}

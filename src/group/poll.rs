@@ -1,0 +1,261 @@
+//! Polling: plan what to deliver, make durable what must be, read it, hand it out.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::commit::Class;
+use crate::error::{Error, Result};
+use crate::offset::Offset;
+use crate::pending::{Committer, Pending, Ticket};
+use crate::record::Message;
+use crate::segment::cursor::{Step, TopicCursor};
+use crate::state::lease::{Exhausted, Granted, Plan};
+
+use super::shared::{GroupShared, Runtime, progress_bytes};
+use super::{Delivery, Group};
+
+/// How long a message waits that is out of attempts, while its dead letter finds no room.
+const BURY_AGAIN: Duration = Duration::from_secs(1);
+
+/// A plan whose messages are leased, and perhaps a log entry to wait for. Dropping it gives the
+/// messages back as if they had not been leased.
+struct Begun {
+    group: Arc<GroupShared>,
+    plan: Option<Plan>,
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(plan) = self.plan.take()
+            && let Some(mut runtime) = self.group.runtime.lock_in_drop()
+        {
+            runtime.leases.plan_failed(&plan);
+            self.group.changed(&mut runtime);
+            drop(runtime);
+            self.group.topic.wake();
+        }
+    }
+}
+
+pub(super) fn poll(group: &Group, max: usize, timeout: Duration) -> Result<Vec<Delivery>> {
+    let clock = &group.topic.shared().commits.clock;
+    let deadline = clock.monotonic().saturating_add(timeout);
+    loop {
+        let observed = group.topic.runtime.signal.observe();
+        group.topic.shared().check_open()?;
+        let begun = begin(&group.shared, max)?;
+        if let Some(ticket) = &begun.ticket {
+            group.shared.wait(ticket)?;
+        }
+        let deliveries = finish(group, begun)?;
+        let now = clock.monotonic();
+        if !deliveries.is_empty() || max == 0 || now >= deadline {
+            return Ok(deliveries);
+        }
+        let event = group.shared.next_event().map_or(deadline, |event| event.min(deadline));
+        // An event that is already due is one that the bounds hold back.
+        let sleep = event.saturating_sub(now).max(Duration::from_millis(1));
+        group.topic.runtime.signal.wait(observed, Some(sleep));
+    }
+}
+
+pub(super) async fn next(group: &Group) -> Result<Delivery> {
+    let commits = &group.topic.shared().commits;
+    loop {
+        // Register first: what becomes visible after the look below wakes the task.
+        let observed = group.topic.runtime.signal.observe();
+        group.topic.shared().check_open()?;
+        let mut begun = begin(&group.shared, 1)?;
+        if let Some(ticket) = begun.ticket.take() {
+            let log: Arc<dyn Committer> = Arc::clone(commits) as _;
+            Pending::queued((), None, ticket, log).await?;
+        }
+        if let Some(delivery) = finish(group, begun)?.pop() {
+            return Ok(delivery);
+        }
+        let mut slept = false;
+        poll_fn(|context| {
+            let runtime = &group.topic.runtime;
+            if slept || runtime.signal.observe() != observed {
+                return Poll::Ready(());
+            }
+            slept = true;
+            runtime.wakers.lock().push(context.waker().clone());
+            // The background thread knows when a lease ends or a retry is due.
+            commits.nudge();
+            // Something may have come between the look and the registration.
+            if runtime.signal.observe() == observed { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+}
+
+/// Plans what to deliver and queues what must be durable first.
+fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
+    let mut runtime = group.caught_up_runtime()?;
+    let (now, commits) = (group.commits.clock.now(), &group.commits);
+    let visible = group.topic.visible_next.load(Ordering::Acquire);
+    let plan = runtime.leases.plan(now, max, visible);
+    group.changed(&mut runtime);
+    let mut begun = Begun { group: Arc::clone(group), plan: Some(plan), ticket: None };
+    let log = begun.plan.as_ref().and_then(|plan| plan.log.clone());
+    if let Some(progress) = log {
+        let bytes = progress_bytes(&progress);
+        let enlisted = commits.enlist(Class::Progress, bytes, |enlisting| {
+            enlisting.progress(group.id, progress);
+            Ok(())
+        });
+        match enlisted {
+            Ok(((), ticket)) => begun.ticket = Some(ticket),
+            Err(error) => {
+                // The guard takes the group's lock to give the messages back.
+                drop(runtime);
+                return Err(error);
+            }
+        }
+    } else if runtime.reserve.is_none()
+        && let Some(reserve) = runtime.leases.wants_reserve()
+    {
+        let progress = reserve.to_progress();
+        let bytes = progress_bytes(&progress);
+        let enlisted = commits.enlist(Class::Progress, bytes, |enlisting| {
+            enlisting.progress(group.id, progress);
+            Ok(())
+        });
+        // If it cannot be logged now, a later plan logs it and says why it cannot.
+        if let Ok(((), ticket)) = enlisted {
+            runtime.reserve = Some((reserve, ticket));
+        }
+    }
+    Ok(begun)
+}
+
+/// Reads what was planned. On an error nothing of the plan is delivered.
+fn finish(group: &Group, mut begun: Begun) -> Result<Vec<Delivery>> {
+    let Some(plan) = &begun.plan else { return Ok(Vec::new()) };
+    if plan.is_empty() {
+        begun.plan = None;
+        return Ok(Vec::new());
+    }
+    let mut runtime = group.shared.runtime.lock();
+    runtime.leases.plan_logged(plan);
+    let read = read_plan(group, &mut runtime, plan);
+    if read.is_err() {
+        // The guard takes the group's lock to give the messages back.
+        drop(runtime);
+        return read;
+    }
+    for exhausted in &plan.exhausted {
+        bury_exhausted(&group.shared, &mut runtime, *exhausted);
+    }
+    group.shared.changed(&mut runtime);
+    begun.plan = None;
+    read
+}
+
+/// Reads the messages of a plan. On an error, the plan as a whole is to be given back.
+fn read_plan(group: &Group, runtime: &mut Runtime, plan: &Plan) -> Result<Vec<Delivery>> {
+    let mut deliveries = Vec::new();
+    let read = read_into(group, runtime, plan, &mut deliveries);
+    if let Err(error) = read {
+        // They must not end their own leases: the group is locked, and the plan ends them.
+        deliveries.into_iter().for_each(Delivery::forget_lease);
+        return Err(error);
+    }
+    Ok(deliveries)
+}
+
+fn read_into(
+    group: &Group,
+    runtime: &mut Runtime,
+    plan: &Plan,
+    deliveries: &mut Vec<Delivery>,
+) -> Result<()> {
+    let shared = &group.shared;
+    for granted in &plan.redeliveries {
+        let mut cursor = TopicCursor::new(shared.topic.id, granted.offset);
+        let step = step(shared, &mut cursor)?;
+        take(group, runtime, *granted, step, deliveries);
+    }
+    for granted in plan.fresh.iter() {
+        runtime.cursor.seek(granted.offset);
+        let step = step(shared, &mut runtime.cursor)?;
+        take(group, runtime, granted, step, deliveries);
+    }
+    Ok(())
+}
+
+fn step(shared: &GroupShared, cursor: &mut TopicCursor) -> Result<Step> {
+    let end = shared.topic.visible_next.load(Ordering::Acquire);
+    cursor.step(&shared.commits.segments, end, shared.commits.marks.visible())
+}
+
+/// Makes a delivery of what was read, or settles what is not to be delivered.
+fn take(
+    group: &Group,
+    runtime: &mut Runtime,
+    granted: Granted,
+    step: Step,
+    deliveries: &mut Vec<Delivery>,
+) {
+    let Granted { offset, token, attempt } = granted;
+    match step {
+        Step::Message(found) => {
+            let message = Message::new(Arc::clone(&group.topic.runtime.name), found);
+            let wanted = runtime.options.tag.as_deref();
+            if wanted.is_some() && message.tag() != wanted {
+                runtime.leases.settle_filtered(offset..offset + 1);
+                return;
+            }
+            deliveries.push(Delivery {
+                message,
+                group: Arc::clone(&group.shared),
+                handle: Arc::clone(&group.topic.handle),
+                token,
+                attempt,
+                settled: false,
+            });
+        }
+        Step::Gone { to } => {
+            // Lost to retention or salvage: nothing will ever be read there.
+            runtime.leases.settle_filtered(offset..to);
+            let from = runtime.lagged.map_or(offset, |lagged| lagged.0);
+            runtime.lagged = Some((from, to));
+        }
+        // Not reached: what is planned is visible. If it were, the lease would run out.
+        Step::End => {}
+    }
+}
+
+/// Sends a message that is out of attempts to the dead-letter topic, or tries again later.
+fn bury_exhausted(shared: &GroupShared, runtime: &mut Runtime, exhausted: Exhausted) {
+    let Exhausted { offset, token, count } = exhausted;
+    let mut cursor = TopicCursor::new(shared.topic.id, offset);
+    let buried = match step(shared, &mut cursor) {
+        Ok(Step::Message(found)) => {
+            let message = Message::new(Arc::clone(&shared.topic.name), found);
+            shared.bury(runtime, &message, count, "out of attempts").map(|_| ())
+        }
+        Ok(Step::Gone { .. }) => Ok(()),
+        Ok(Step::End) => Err(Error::NotLeased { offset: Offset(offset) }),
+        Err(error) => Err(error),
+    };
+    let refused = match buried {
+        Ok(()) => runtime.leases.settle_exhausted(offset, token),
+        Err(_) => {
+            let now = shared.commits.clock.now();
+            runtime.leases.unbury(offset, token, now, BURY_AGAIN)
+        }
+    };
+    debug_assert!(refused.is_ok(), "the lease was taken in the same poll");
+}
+
+#[expect(dead_code, reason = "the future returned by next must stay movable between threads")]
+fn next_is_send(group: &Group) -> Pin<Box<dyn Future<Output = Result<Delivery>> + Send + '_>> {
+    Box::pin(next(group))
+}

@@ -1,0 +1,291 @@
+//! The state of a group that all its handles and deliveries share.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::commit::queue::TopicRuntime;
+use crate::commit::{Class, Commits, Rider};
+use crate::error::{Error, Result};
+use crate::format::entry::Progress;
+use crate::format::name;
+use crate::offset::{GroupId, Offset};
+use crate::pending::{Committer, Ticket};
+use crate::segment::cursor::TopicCursor;
+use crate::shared::NAME_ENTRY_BYTES;
+use crate::state::lease::{Leases, Refused, Reserve};
+use crate::sync::{Mutex, MutexGuard};
+use crate::topic::Topic;
+
+use super::{Group, GroupOptions};
+
+/// The bytes of a seek entry.
+pub(super) const SEEK_BYTES: usize = 32;
+
+/// A group that is open in this process.
+#[derive(Debug)]
+pub(crate) struct GroupShared {
+    pub(crate) id: GroupId,
+    pub(crate) name: Arc<str>,
+    pub(crate) topic: Arc<TopicRuntime>,
+    pub(crate) commits: Arc<Commits>,
+    pub(crate) runtime: Mutex<Runtime>,
+    /// Itself, to ride along on writes.
+    this: std::sync::Weak<GroupShared>,
+}
+
+/// What changes while a group is consumed.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    pub(crate) leases: Leases,
+    pub(crate) cursor: TopicCursor,
+    pub(crate) options: GroupOptions,
+    /// Changes are announced to ride along on the next write.
+    pub(crate) riding: bool,
+    /// A raise of the delivery reserve that is being logged.
+    pub(crate) reserve: Option<(Reserve, Arc<Ticket>)>,
+    /// Messages that are gone, to be told at the next poll.
+    pub(crate) lagged: Option<(u64, u64)>,
+}
+
+/// Opens a group, creating it if it does not exist.
+pub(crate) fn open_group(
+    topic: &Topic,
+    group: &str,
+    options: Option<GroupOptions>,
+) -> Result<Group> {
+    name::check(group)?;
+    let shared = topic.shared();
+    shared.check_open()?;
+    let given = options.unwrap_or_default_for(topic, group)?;
+    let (id, created) = create(topic, group, &given)?;
+    let mut groups = shared.groups.lock();
+    if let Some(known) = groups.get(&id) {
+        let known = Arc::clone(known);
+        drop(groups);
+        if given.explicit {
+            known.set_options(given.options);
+        }
+        return Ok(Group { topic: topic.clone(), shared: known });
+    }
+    let core = shared.commits.core.lock();
+    let state = core.state.group(id).expect("the group was just found or made");
+    let (name, progress) = (Arc::clone(&state.name), state.progress.clone());
+    drop(core);
+    let end_at_open = shared.ends_at_open.get(topic.runtime.id.0 as usize).copied().unwrap_or(0);
+    let now = shared.commits.clock.now();
+    let limits = given.options.limits.clone();
+    let after_crash = shared.after_crash && !created;
+    let end = if created { progress.delivered } else { end_at_open };
+    let leases = Leases::recover(&progress, end, after_crash, limits, now);
+    let cursor = TopicCursor::new(topic.runtime.id, leases.next());
+    let opened = Arc::new_cyclic(|this| GroupShared {
+        id,
+        name,
+        topic: Arc::clone(&topic.runtime),
+        commits: Arc::clone(&shared.commits),
+        runtime: Mutex::new(Runtime {
+            leases,
+            cursor,
+            options: given.options,
+            riding: false,
+            reserve: None,
+            lagged: None,
+        }),
+        this: this.clone(),
+    });
+    groups.insert(id, Arc::clone(&opened));
+    Ok(Group { topic: topic.clone(), shared: opened })
+}
+
+/// Options and whether the caller gave them.
+struct Given {
+    options: GroupOptions,
+    explicit: bool,
+}
+
+trait OrDefault {
+    fn unwrap_or_default_for(self, topic: &Topic, group: &str) -> Result<Given>;
+}
+
+impl OrDefault for Option<GroupOptions> {
+    fn unwrap_or_default_for(self, topic: &Topic, group: &str) -> Result<Given> {
+        let explicit = self.is_some();
+        let options = self.unwrap_or_default();
+        options.check(topic.name(), group)?;
+        Ok(Given { options, explicit })
+    }
+}
+
+/// Finds or makes the group in the log; says whether it was made. Durable when it returns.
+fn create(topic: &Topic, group: &str, given: &Given) -> Result<(GroupId, bool)> {
+    let (shared, id) = (topic.shared(), topic.runtime.id);
+    let may_lag = given.options.may_lag;
+    {
+        let core = shared.commits.core.lock();
+        if let Some(known) = core.state.group_named(id, group) {
+            let same = core.state.group(known).is_some_and(|state| state.may_lag == may_lag);
+            if same || !given.explicit {
+                return Ok((known, false));
+            }
+        }
+    }
+    let floor = topic.resolve(given.options.start)?.0;
+    let groups_max = shared.limits.groups_max;
+    let created = shared.commits.commit(
+        Class::Append,
+        NAME_ENTRY_BYTES,
+        |_| None,
+        |enlisting| {
+            let state = &enlisting.core.state;
+            if let Some(known) = state.group_named(id, group) {
+                enlisting.group(known, id, floor, may_lag, group);
+                return Ok((known, false));
+            }
+            let groups = state.groups().len();
+            if groups >= groups_max {
+                let (bytes, max) = (groups as u64 + 1, groups_max as u64);
+                return Err(Error::TooLarge { what: "number of groups", bytes, max });
+            }
+            let made = GroupId(u32::try_from(groups).expect("groups are bounded"));
+            enlisting.group(made, id, floor, may_lag, group);
+            Ok((made, true))
+        },
+    )?;
+    // A group that was made must not be forgotten: it would begin elsewhere the next time.
+    crate::shared::sync(&shared.commits)?;
+    Ok(created)
+}
+
+/// What a refused outcome is called outside.
+pub(crate) fn refusal(refused: Refused, offset: Offset) -> Error {
+    match refused {
+        Refused::Stale => Error::StaleLease { offset },
+        Refused::AlreadySettled => Error::AlreadyAcked { offset },
+        Refused::NotLeased => Error::NotLeased { offset },
+    }
+}
+
+/// The bytes that a progress entry takes at most.
+pub(crate) fn progress_bytes(progress: &Progress) -> usize {
+    64 + 16 * progress.acked.len() + 20 * progress.attempts.len()
+}
+
+impl GroupShared {
+    /// Waits until a commit is as safe as the policy says.
+    pub(crate) fn wait(&self, ticket: &Arc<Ticket>) -> Result<()> {
+        let waited = self.commits.config.sync_timeout;
+        let timed_out = Error::SyncTimeout { offset: None, waited };
+        self.commits.wait(ticket, Some(waited)).unwrap_or(Err(timed_out))
+    }
+
+    /// Announces that something is to be logged, within the time that acks may be delayed.
+    pub(crate) fn changed(&self, runtime: &mut Runtime) {
+        if !runtime.riding
+            && runtime.leases.is_dirty()
+            && let Some(this) = self.this.upgrade()
+        {
+            runtime.riding = true;
+            self.commits.add_rider(this);
+        }
+    }
+
+    /// Queues what is not logged yet; returns the ticket of the write that carries it.
+    pub(crate) fn log_delta(&self, runtime: &mut Runtime) -> Result<Option<Arc<Ticket>>> {
+        let Some(delta) = runtime.leases.take_delta() else { return Ok(None) };
+        let (bytes, logged) = (progress_bytes(&delta), delta.clone());
+        let enlisted = self.commits.enlist(Class::Progress, bytes, |enlisting| {
+            enlisting.progress(self.id, logged);
+            Ok(())
+        });
+        match enlisted {
+            Ok(((), ticket)) => Ok(Some(ticket)),
+            Err(error) => {
+                runtime.leases.put_back(delta);
+                self.changed(runtime);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends all leases and logs exactly how far the group is.
+    pub(crate) fn close(&self) -> Result<()> {
+        let mut runtime = self.runtime.lock();
+        let progress = runtime.leases.close(self.commits.clock.now());
+        let bytes = progress_bytes(&progress);
+        self.commits.enlist(Class::Progress, bytes, |enlisting| {
+            enlisting.progress(self.id, progress);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// When the group may have something for a consumer that sleeps now.
+    pub(crate) fn next_event(&self) -> Option<Duration> {
+        self.runtime.lock().leases.next_event()
+    }
+
+    /// Runs `change` on the leases for an outcome of a delivery.
+    pub(crate) fn settle(
+        &self,
+        offset: u64,
+        change: impl FnOnce(&mut Leases) -> std::result::Result<(), Refused>,
+    ) -> Result<()> {
+        self.commits.latch.check()?;
+        let mut runtime = self.runtime.lock();
+        change(&mut runtime.leases).map_err(|refused| refusal(refused, Offset(offset)))?;
+        self.changed(&mut runtime);
+        Ok(())
+    }
+
+    /// The group's runtime, after the messages that retention has deleted were skipped.
+    pub(super) fn caught_up_runtime(&self) -> Result<MutexGuard<'_, Runtime>> {
+        let mut runtime = self.runtime.lock();
+        if let Some((reserve, ticket)) = &runtime.reserve
+            && let Some(result) = ticket.result()
+        {
+            let reserve = *reserve;
+            runtime.reserve = None;
+            if result.is_ok() {
+                runtime.leases.reserve_logged(reserve);
+            }
+        }
+        let start = self.topic.start.load(Ordering::Acquire);
+        let floor = runtime.leases.floor();
+        if floor < start {
+            runtime.leases.skip_to(start);
+            runtime.lagged = Some((runtime.lagged.map_or(floor, |lagged| lagged.0), start));
+            self.changed(&mut runtime);
+        }
+        match runtime.lagged.take() {
+            Some((from, to)) => Err(Error::Lagged { from: Offset(from), to: Offset(to) }),
+            None => Ok(runtime),
+        }
+    }
+
+    fn set_options(&self, options: GroupOptions) {
+        let mut runtime = self.runtime.lock();
+        runtime.leases.set_limits(options.limits.clone());
+        runtime.options = options;
+    }
+}
+
+impl Rider for GroupShared {
+    fn ride(&self) {
+        // Whoever holds the group may be waiting for the very write that this rides on.
+        let Some(mut runtime) = self.runtime.try_lock() else {
+            if let Some(this) = self.this.upgrade() {
+                self.commits.add_rider(this);
+            }
+            return;
+        };
+        runtime.riding = false;
+        let Some(delta) = runtime.leases.take_delta() else { return };
+        let logged = delta.clone();
+        let bytes = progress_bytes(&delta);
+        if !self.commits.try_enlist(bytes, |enlisting| enlisting.progress(self.id, logged)) {
+            runtime.leases.put_back(delta);
+            self.changed(&mut runtime);
+        }
+    }
+}

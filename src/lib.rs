@@ -1,0 +1,54 @@
+#![doc = include_str!("crate.md")]
+
+mod batch;
+#[cfg_attr(
+    not(any(test, feature = "simulation")),
+    expect(unreachable_pub, reason = "public with the feature `simulation`")
+)]
+mod clock;
+mod commit;
+mod error;
+mod format;
+mod group;
+mod log;
+mod offset;
+mod options;
+mod pending;
+mod record;
+mod retention;
+mod segment;
+mod shared;
+mod state;
+mod stats;
+#[cfg_attr(
+    not(any(test, feature = "simulation")),
+    expect(unreachable_pub, reason = "public with the feature `simulation`")
+)]
+mod storage;
+mod sync;
+mod topic;
+mod watermark;
+
+pub use batch::Batch;
+pub use commit::policy::SyncPolicy;
+pub use commit::queue::Media;
+pub use error::{Error, Result};
+pub use group::{Delivery, Explanation, Group, GroupOptions, Lag};
+pub use log::salvage::{SalvageReport, salvage};
+pub use log::{Ending, Log, OpenReport};
+pub use offset::{Offset, Position};
+pub use options::Options;
+pub use pending::Pending;
+pub use record::{Acknowledged, BatchReceipt, Message, Receipt, Record};
+pub use retention::Retention;
+pub use stats::Stats;
+pub use topic::{Offsets, Reader, Start, Topic};
+
+/// The storage trait, the simulated disk and the simulated clock: for tests that crash the
+/// queue. Only with the feature `simulation`; not covered by semantic versioning.
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation {
+    pub use crate::clock::{Clock, Now};
+    pub use crate::storage::sim::*;
+    pub use crate::storage::{FileName, LockError, LockGuard, Mapping, Storage, StorageFile};
+}

@@ -1,0 +1,141 @@
+//! The two background threads. One commits what nobody waits for: submits, delayed
+//! acknowledgements, intervals, markers. The other makes and deletes files. Each is a loop
+//! around a function that does one round, so that a simulation can run the rounds itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crate::commit::Class;
+use crate::commit::policy::SyncPolicy;
+use crate::error::{Error, Result};
+use crate::format::frame::Kind;
+use crate::retention;
+use crate::shared::Shared;
+
+/// The file keeper looks after retention at least this often.
+const FILES_EVERY: Duration = Duration::from_secs(1);
+/// Tasks that wait for a lease to end or a retry to come due are looked after this often.
+const TIMERS_EVERY: Duration = Duration::from_millis(10);
+
+pub(super) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>> {
+    let spawn = |name: &str, run: fn(&Shared)| {
+        let shared = Arc::clone(shared);
+        let spawned = Builder::new().name(name.to_owned()).spawn(move || run(&shared));
+        spawned.map_err(|e| Error::io("start", format!("thread {name}"), e))
+    };
+    let files = spawn("ackline-files", run_files)?;
+    match spawn("ackline-commit", run_commits) {
+        Ok(commits) => Ok(vec![files, commits]),
+        Err(error) => {
+            shared.stopping.store(true, Ordering::Release);
+            shared.commits.files.notify();
+            Err(error)
+        }
+    }
+}
+
+fn run_commits(shared: &Shared) {
+    let commits = &shared.commits;
+    loop {
+        let observed = commits.work.observe();
+        if shared.stopping.load(Ordering::Acquire) {
+            break;
+        }
+        let sleep = commit_once(shared);
+        commits.work.wait(observed, sleep);
+    }
+    // The last handle is gone, or the log is closed already. A failure is latched, and the next
+    // open recovers; there is nobody left to tell.
+    drop(shared.close());
+    commits.run_callbacks();
+}
+
+fn run_files(shared: &Shared) {
+    let commits = &shared.commits;
+    loop {
+        let observed = commits.files.observe();
+        if shared.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        // What fails here is tried again at the next round, or has poisoned the log.
+        drop(keep_files(shared));
+        commits.files.wait(observed, Some(FILES_EVERY));
+    }
+}
+
+/// One round of the committer; returns how long it may sleep.
+pub(super) fn commit_once(shared: &Shared) -> Option<Duration> {
+    let commits = &shared.commits;
+    commits.run_callbacks();
+    commits.drain();
+    if commits.latch.get().is_some() {
+        commits.run_callbacks();
+        return None;
+    }
+    let now = commits.clock.monotonic();
+    let mut next: Option<Duration> = None;
+    let mut due = |at: Duration| {
+        if at > now {
+            next = Some(next.map_or(at, |next| next.min(at)));
+        }
+        at <= now
+    };
+    if let SyncPolicy::Interval { every, bytes } = commits.config.policy
+        && let Some((since, unsynced)) = commits.unsynced()
+        && (unsynced >= bytes || due(since + every))
+    {
+        // A failure poisons the log, which answers everyone.
+        drop(commits.sync_written());
+    }
+    if let Some(since) = commits.riders_since()
+        && due(since + shared.limits.ack_delay_max)
+    {
+        commits.board_riders();
+        commits.drain();
+    }
+    if let Some(since) = commits.unmarked_since() {
+        let at = since + shared.limits.idle_after;
+        if due(at) && !matches!(commits.mark_end(Kind::Idle), Ok(true)) {
+            due(now + shared.limits.idle_after);
+        }
+    }
+    if wake_timers(shared, now) {
+        due(now + TIMERS_EVERY);
+    }
+    commits.run_callbacks();
+    next.map(|next| next.saturating_sub(now))
+}
+
+/// Wakes the tasks for which time alone has something; says whether any task waits.
+fn wake_timers(shared: &Shared, now: Duration) -> bool {
+    let groups: Vec<_> = shared.groups.lock().values().cloned().collect();
+    let mut waiting = false;
+    for group in groups {
+        if group.topic.wakers.lock().is_empty() {
+            continue;
+        }
+        waiting = true;
+        if group.next_event().is_some_and(|event| event <= now) {
+            group.topic.wake();
+        }
+    }
+    waiting
+}
+
+/// One round of the file keeper.
+pub(super) fn keep_files(shared: &Shared) -> Result<()> {
+    let commits = &shared.commits;
+    commits.latch.check()?;
+    commits.write_sidecars();
+    let retained = retention::run(shared);
+    if commits.wants_spare() {
+        match commits.ensure_spare(Class::Append, commits.next_segment_bytes()) {
+            // The disk is full: appends say so when they need the room.
+            Ok(()) | Err(Error::Full { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    retained.map(|_| ())
+}

@@ -1,0 +1,531 @@
+//! Opening: lock, look, recover, go on. Until the last step nothing that was there before is
+//! changed but leftovers of unfinished steps.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::commit::queue::Core;
+use crate::commit::{Commits, Config, FIRST_SEGMENT_BYTES, Resume};
+use crate::error::{Error, Result};
+use crate::format::entry::Entries;
+use crate::format::frame::{HEADER_BYTES, Header, Kind};
+use crate::format::header::{FIXED_BYTES, SegmentHead, frames_at};
+use crate::format::name::{self, FileKind};
+use crate::offset::Position;
+use crate::options::Options;
+use crate::segment::index::{Point, SegmentIndex};
+use crate::segment::recovery::{Verdict, classify_tail};
+use crate::segment::scan::{Scan, scan};
+use crate::segment::sealed::{bad_entry, foreign, open_segment, starts_of};
+use crate::segment::writer::{self, Start, marker};
+use crate::segment::{Active, ReadOptions, Segment, Segments, Starts, Tail};
+use crate::shared::{Limits, Shared};
+use crate::state::State;
+use crate::storage::{LockError, LockGuard, Storage, read_full};
+use crate::sync::{Mutex, RwLock};
+
+use super::report::{Ending, OpenReport};
+
+/// What the directory holds.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) bases: Vec<Position>,
+    pub(super) indexes: Vec<Position>,
+    pub(super) temporary: Vec<String>,
+    pub(super) foreign: Vec<String>,
+}
+
+/// A recovered log, ready to be written to.
+struct Recovered {
+    bases: Vec<Position>,
+    active: Active,
+    state: State,
+    tail: Tail,
+    end: Position,
+    report: OpenReport,
+}
+
+pub(super) fn open(
+    options: Options,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+) -> Result<(Shared, OpenReport)> {
+    let guard = lock(&*storage, options.lock_timeout, options.background)?;
+    let mut listing = list(&*storage)?;
+    let removed_files = std::mem::take(&mut listing.temporary);
+    for leftover in &removed_files {
+        storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;
+    }
+    let recovered = if listing.bases.is_empty() {
+        create(&*storage, &listing, &options, &*clock)?
+    } else {
+        recover(&*storage, &listing, &options, &*clock)?
+    };
+    let mut report = recovered.report.clone();
+    report.removed_files = removed_files;
+    report.foreign_files = listing.foreign;
+    report.segments = recovered.bases.len();
+    let ending = report.ending;
+    let shared = assemble(recovered, options, storage, clock, guard, ending)?;
+    Ok((shared, report))
+}
+
+pub(super) fn lock(
+    storage: &dyn Storage,
+    timeout: Duration,
+    may_sleep: bool,
+) -> Result<Box<dyn LockGuard>> {
+    const RETRY_EVERY: Duration = Duration::from_millis(5);
+    let mut waited = Duration::ZERO;
+    loop {
+        let path = storage.describe();
+        match storage.lock() {
+            Ok(guard) => return Ok(guard),
+            Err(LockError::Held { .. }) if may_sleep && waited < timeout => {
+                std::thread::sleep(RETRY_EVERY);
+                waited += RETRY_EVERY;
+            }
+            Err(LockError::Held { holder }) => return Err(Error::Locked { path, holder }),
+            Err(LockError::NotADirectory) => return Err(Error::NotADirectory { path }),
+            Err(LockError::Io(error)) => return Err(Error::io("lock", path, error)),
+        }
+    }
+}
+
+pub(super) fn list(storage: &dyn Storage) -> Result<Listing> {
+    let mut listing = Listing::default();
+    let names = storage.list().map_err(|e| Error::io("list", storage.describe(), e))?;
+    for entry in names {
+        match name::parse(&entry.name) {
+            FileKind::Segment(base) if entry.is_file => listing.bases.push(base),
+            FileKind::Segment(_) | FileKind::Misnamed => {
+                let expected = "a segment named by twenty digits";
+                return Err(Error::corrupt(entry.name, 0, expected, "another name or kind"));
+            }
+            FileKind::Index(base) => listing.indexes.push(base),
+            FileKind::Temporary => listing.temporary.push(entry.name),
+            FileKind::Foreign => listing.foreign.push(entry.name),
+        }
+    }
+    listing.bases.sort_unstable();
+    listing.foreign.sort_unstable();
+    Ok(listing)
+}
+
+fn create(
+    storage: &dyn Storage,
+    listing: &Listing,
+    options: &Options,
+    clock: &dyn Clock,
+) -> Result<Recovered> {
+    if let Some(index) = listing.indexes.first() {
+        let file = name::segment(*index);
+        return Err(Error::corrupt(file, 0, "a segment", "its index alone"));
+    }
+    if let Some(name) = listing.foreign.iter().find(|name| !name::is_harmless(name)) {
+        let (path, name) = (storage.describe(), name.clone());
+        return Err(Error::ForeignFile { path, name });
+    }
+    let base = Position(0);
+    let bytes = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
+    let spare = writer::prepare(storage, &name::unfinished(base), bytes)?;
+    let start = Start {
+        log_id: draw_id(options.seed),
+        base,
+        previous_base: None,
+        sequence: 0,
+        epoch: 0,
+        chain: 0,
+        created_ms: clock.wall_ms(),
+    };
+    let segment = writer::activate(storage, spare, &start, &(Vec::new(), 0), &[])?;
+    Ok(Recovered {
+        bases: vec![base],
+        active: Active {
+            segment,
+            starts: Starts::default(),
+            index: RwLock::new(SegmentIndex::default()),
+        },
+        state: State::default(),
+        tail: Tail { sequence: 0, chain: 0, epoch: 0 },
+        end: base,
+        report: report(Ending::New),
+    })
+}
+
+fn report(ending: Ending) -> OpenReport {
+    OpenReport {
+        ending,
+        replayed_bytes: 0,
+        rewritten_bytes: 0,
+        dropped_torn_tail: false,
+        segments: 0,
+        removed_files: Vec::new(),
+        foreign_files: Vec::new(),
+    }
+}
+
+/// Draws the log's identity, by which segments of another log are told apart.
+fn draw_id(seed: Option<u64>) -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    let draw = |n: u64| match seed {
+        // SplitMix64's increment and finalizer spread neighbouring seeds.
+        Some(seed) => {
+            let z = seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+        None => RandomState::new().hash_one(n),
+    };
+    u128::from(draw(1)) | u128::from(draw(2)) << 64
+}
+
+fn recover(
+    storage: &dyn Storage,
+    listing: &Listing,
+    options: &Options,
+    clock: &dyn Clock,
+) -> Result<Recovered> {
+    let (newest, older) = listing.bases.split_last().expect("there are segments");
+    let (segment, checkpoint) = open_segment(storage, *newest)?;
+    check_older(storage, older, &segment.head)?;
+    let mut replay = Replay::of(&segment, &checkpoint)?;
+    let scanned = scan(&segment, None, |header, body| replay.take(&segment, header, body))?;
+    let mut report = report(Ending::Unclean);
+    report.replayed_bytes = scanned.end.0 - segment.base().0;
+    match classify_tail(&scanned) {
+        Verdict::Damaged { at, durable, expected, found } => {
+            let expected = format!("{expected} (position {at} is below {durable}, promised)");
+            Err(Error::corrupt(&segment.name, segment.file_at(at), expected, found))
+        }
+        Verdict::Missing { base } => {
+            let file = name::segment(base);
+            Err(Error::corrupt(file, 0, "a segment", "no file, but its predecessor is sealed"))
+        }
+        Verdict::Clean => {
+            report.ending = Ending::Closed;
+            // Revoke the marker before anything is written behind it: a reader of a later crash
+            // would otherwise stop here.
+            if options.media.may_mark(&segment, scanned.end) {
+                let opened = marker(Kind::Opened, scanned.end, &scanned.tail, scanned.end);
+                writer::mark(&segment, &opened)?;
+            }
+            Ok(replay.go_on(listing.bases.clone(), segment, &scanned, report))
+        }
+        Verdict::Intact => Ok(replay.go_on(listing.bases.clone(), segment, &scanned, report)),
+        Verdict::Unproven { durable, end } => {
+            report.rewritten_bytes = end.0 - durable.0;
+            report.dropped_torn_tail = scanned.rest_is_dirty;
+            let part = Part { segment, checkpoint, durable, scanned };
+            let (segment, starts) = rewrite(storage, &part, options, clock)?;
+            let bases = older.iter().copied();
+            let kept = (durable > part.segment.base()).then_some(part.segment.base());
+            let bases = bases.chain(kept).chain([durable]).collect();
+            let mut index = Replay { starts, ..Replay::default() };
+            index.state = State::default();
+            index.index_only(&segment, end)?;
+            let active = Active { segment, starts: index.starts, index: RwLock::new(index.index) };
+            let tail = part.scanned.tail;
+            Ok(Recovered { bases, active, state: replay.state, tail, end, report })
+        }
+    }
+}
+
+/// Checks that the older segments are there, whole in size and of this log, without reading
+/// them: each names the one before it.
+fn check_older(storage: &dyn Storage, older: &[Position], newest: &SegmentHead) -> Result<()> {
+    let mut next = newest.clone();
+    for base in older.iter().rev() {
+        let file_name = name::segment(*base);
+        let head = match next.previous_base {
+            Some(previous) if previous == *base => {
+                let (head, file_bytes) = read_head(storage, *base)?;
+                let needed = head.frames_at() + (next.base.0 - base.0);
+                // Salvage leaves a shorter file, with a marker at its end.
+                if file_bytes < needed && !is_cut(storage, &head, file_bytes, next.base)? {
+                    let expected = format!("at least {needed} bytes");
+                    let found = format!("{file_bytes} bytes");
+                    return Err(Error::corrupt(&file_name, file_bytes, expected, found));
+                }
+                head
+            }
+            Some(previous) => {
+                let found = format!("the older segment {file_name}, but not this one");
+                return Err(Error::corrupt(name::segment(previous), 0, "a segment", found));
+            }
+            None => {
+                let found = "a segment older than the first of the log";
+                return Err(Error::corrupt(file_name, 0, "no file", found));
+            }
+        };
+        if head.base != *base {
+            let expected = format!("the segment of position {base}");
+            return Err(Error::corrupt(file_name, 24, expected, format!("that of {}", head.base)));
+        }
+        if head.log_id != newest.log_id {
+            return Err(foreign(&file_name, newest.log_id, head.log_id));
+        }
+        next = head;
+    }
+    Ok(())
+}
+
+fn read_head(storage: &dyn Storage, base: Position) -> Result<(SegmentHead, u64)> {
+    let file_name = name::segment(base);
+    let io = |e| Error::io("read", &file_name, e);
+    let file = storage.open(&file_name).map_err(io)?;
+    let mut bytes = [0; FIXED_BYTES];
+    let read = read_full(&*file, &mut bytes, 0).map_err(io)?;
+    let head = SegmentHead::decode(&bytes[..read], &file_name)?;
+    Ok((head, file.size().map_err(io)?))
+}
+
+/// Whether the file ends with the marker by which salvage says that the rest is lost.
+fn is_cut(
+    storage: &dyn Storage,
+    head: &SegmentHead,
+    file_bytes: u64,
+    next: Position,
+) -> Result<bool> {
+    let file_name = name::segment(head.base);
+    let Some(at) = file_bytes.checked_sub(HEADER_BYTES as u64) else { return Ok(false) };
+    let io = |e| Error::io("read", &file_name, e);
+    let file = storage.open(&file_name).map_err(io)?;
+    let mut bytes = [0; HEADER_BYTES];
+    let read = read_full(&*file, &mut bytes, at).map_err(io)?;
+    let marker = Header::decode(&bytes[..read]);
+    Ok(matches!(marker, Ok((header, _)) if header.kind == Kind::Sealed && header.durable == next
+        && header.position.0 + head.frames_at() == head.base.0 + at))
+}
+
+/// The state and the index, while frames are read.
+#[derive(Default)]
+struct Replay {
+    state: State,
+    starts: Starts,
+    latest_ms: HashMap<crate::offset::TopicId, u64>,
+    index: SegmentIndex,
+}
+
+impl Replay {
+    fn of(segment: &Segment, checkpoint: &[u8]) -> Result<Self> {
+        let entries = segment.head.checkpoint_entries;
+        let starts = starts_of(checkpoint, entries, &segment.name)?;
+        Ok(Self { state: checkpointed(segment, checkpoint)?, starts, ..Self::default() })
+    }
+
+    fn take(&mut self, segment: &Segment, header: &Header, body: &[u8]) -> Result<()> {
+        apply(&mut self.state, segment, header, body)?;
+        self.add_to_index(segment, header, body)
+    }
+
+    fn add_to_index(&mut self, segment: &Segment, header: &Header, body: &[u8]) -> Result<()> {
+        for entry in Entries::new(body, header.entries) {
+            let entry = entry.map_err(|bad| bad_entry(&segment.name, header.position, &bad))?;
+            if let crate::format::entry::Entry::Message(message) = entry {
+                let starts = &self.starts;
+                let latest = self
+                    .latest_ms
+                    .entry(message.topic)
+                    .or_insert_with(|| starts.latest_ms(message.topic));
+                let (offset, latest_ms) = (message.offset, *latest);
+                self.index.add(message.topic, Point { offset, at: header.position, latest_ms });
+                *latest = message.timestamp_ms.max(*latest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the frames for the index alone.
+    fn index_only(&mut self, segment: &Segment, end: Position) -> Result<()> {
+        let scanned =
+            scan(segment, Some(end), |header, body| self.add_to_index(segment, header, body))?;
+        if scanned.end != end {
+            let at = segment.file_at(scanned.end);
+            let found = format!("{:?}", scanned.stop);
+            return Err(Error::corrupt(&segment.name, at, "the frames just written", found));
+        }
+        Ok(())
+    }
+
+    fn go_on(
+        self,
+        bases: Vec<Position>,
+        segment: Segment,
+        scanned: &Scan,
+        report: OpenReport,
+    ) -> Recovered {
+        let index = RwLock::new(self.index);
+        Recovered {
+            bases,
+            active: Active { segment, starts: self.starts, index },
+            state: self.state,
+            tail: scanned.tail,
+            end: scanned.end,
+            report,
+        }
+    }
+}
+
+pub(super) fn checkpointed(segment: &Segment, checkpoint: &[u8]) -> Result<State> {
+    let mut state = State::default();
+    let at = FIXED_BYTES as u64;
+    for entry in Entries::new(checkpoint, segment.head.checkpoint_entries) {
+        let entry = entry.map_err(|bad| {
+            Error::corrupt(&segment.name, at, "checkpoint entries", format!("{bad:?}"))
+        })?;
+        state
+            .apply(&entry)
+            .map_err(|bad| Error::corrupt(&segment.name, at, bad.expected, bad.found))?;
+    }
+    Ok(state)
+}
+
+pub(super) fn apply(
+    state: &mut State,
+    segment: &Segment,
+    header: &Header,
+    body: &[u8],
+) -> Result<()> {
+    for entry in Entries::new(body, header.entries) {
+        let entry = entry.map_err(|bad| bad_entry(&segment.name, header.position, &bad))?;
+        state.apply(&entry).map_err(|bad| {
+            let at = segment.file_at(header.position);
+            Error::corrupt(&segment.name, at, bad.expected, bad.found)
+        })?;
+    }
+    Ok(())
+}
+
+/// A segment whose end nobody can vouch for.
+struct Part {
+    segment: Segment,
+    checkpoint: Vec<u8>,
+    /// All below is on the disk for certain.
+    durable: Position,
+    scanned: Scan,
+}
+
+/// Moves what is not proven to be durable to a new segment, and syncs it there: what was read
+/// may have come from cached pages that the disk never got.
+fn rewrite(
+    storage: &dyn Storage,
+    part: &Part,
+    options: &Options,
+    clock: &dyn Clock,
+) -> Result<(Segment, Starts)> {
+    let old = &part.segment;
+    let mut state = checkpointed(old, &part.checkpoint)?;
+    let proven =
+        scan(old, Some(part.durable), |header, body| apply(&mut state, old, header, body))?;
+    if proven.end != part.durable {
+        let expected = format!("a frame that ends at position {}", part.durable);
+        let at = old.file_at(proven.end);
+        return Err(Error::corrupt(&old.name, at, expected, format!("one to {}", proven.end)));
+    }
+    let bytes = crate::segment::chunk::usize_of(part.scanned.end.0 - part.durable.0);
+    let mut tail = vec![0; bytes];
+    let read = read_full(&*old.file, &mut tail, old.file_at(part.durable))
+        .map_err(|e| Error::io("read", &old.name, e))?;
+    if read < bytes {
+        let at = old.file_at(part.durable) + read as u64;
+        return Err(Error::corrupt(&old.name, at, "the frames just read", "the end of the file"));
+    }
+    let mut checkpoint = Vec::new();
+    let entries = state.encode(&mut checkpoint);
+    let starts = state.topics().iter().map(|topic| (topic.next, topic.latest_ms)).collect();
+    let moves_whole_segment = part.durable == old.base();
+    let start = Start {
+        log_id: old.head.log_id,
+        base: part.durable,
+        previous_base: if moves_whole_segment { old.head.previous_base } else { Some(old.base()) },
+        sequence: proven.tail.sequence,
+        epoch: proven.tail.epoch,
+        chain: proven.tail.chain,
+        created_ms: if moves_whole_segment { old.head.created_ms } else { clock.wall_ms() },
+    };
+    let needed = frames_at(checkpoint.len()) + (bytes + 2 * HEADER_BYTES) as u64;
+    let room = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
+    let temporary = name::unfinished(part.durable);
+    let spare = match writer::prepare(storage, &temporary, needed + room) {
+        // Without room for more, there may still be room for what is there.
+        Err(Error::Full { .. }) => writer::prepare(storage, &temporary, needed)?,
+        prepared => prepared?,
+    };
+    let segment = writer::activate(storage, spare, &start, &(checkpoint, entries), &tail)?;
+    if !moves_whole_segment {
+        // The new segment is in place: what lies behind its base in the old one is a copy.
+        if options.media.may_mark(old, part.durable) {
+            let sealed = marker(Kind::Sealed, part.durable, &proven.tail, part.durable);
+            writer::mark(old, &sealed)?;
+        }
+        let size = old.file_at(part.durable) + HEADER_BYTES as u64;
+        old.file.set_size(size).map_err(|e| Error::io("cut", &old.name, e))?;
+    }
+    Ok((segment, Starts(starts)))
+}
+
+fn assemble(
+    recovered: Recovered,
+    options: Options,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    guard: Box<dyn LockGuard>,
+    ending: Ending,
+) -> Result<Shared> {
+    let Recovered { bases, active, state, tail, end, .. } = recovered;
+    let mut log_bytes = active.segment.file_bytes;
+    for base in &bases[..bases.len() - 1] {
+        log_bytes += read_head(&*storage, *base)?.1;
+    }
+    let room_end = active.segment.room_end();
+    let read_options = ReadOptions {
+        map: options.map,
+        open_max: options.open_segments_max,
+        recent_bytes: options.recent_bytes,
+    };
+    let segments = Segments::new(Arc::clone(&storage), bases, active, read_options);
+    let oldest = segments.starts(&segments.view(), 0)?;
+    let ends_at_open: Vec<u64> = state.topics().iter().map(|topic| topic.next).collect();
+    let names: Vec<_> = state.topics().iter().map(|topic| Arc::clone(&topic.name)).collect();
+    let mut core = Core::new(state, end, room_end, options.media);
+    core.log_bytes = log_bytes;
+    for (i, name) in names.into_iter().enumerate() {
+        let start = oldest.0.get(i).map_or(0, |start| start.0);
+        core.add_topic(name, start, ends_at_open[i]);
+    }
+    let config = Config {
+        policy: options.sync,
+        media: options.media,
+        sync_timeout: options.sync_timeout,
+        segment_bytes: options.segment_bytes,
+        batch_bytes_max: options.batch_bytes_max,
+        max_bytes: options.max_bytes,
+    };
+    let commits = Commits::new(Resume { core, tail, segments, storage, clock, config });
+    if !options.media.may_mark(&commits.segments.active().segment, end) {
+        // The end shares a sector with records that are safe; the next write must not touch it.
+        commits.roll_now()?;
+    }
+    Ok(Shared {
+        commits: Arc::new(commits),
+        limits: Limits {
+            payload_bytes_max: options.payload_bytes_max,
+            topics_max: options.topics_max,
+            groups_max: options.groups_max,
+            idle_after: options.idle_after,
+            ack_delay_max: options.ack_delay_max,
+        },
+        retention: options.retention,
+        groups: Mutex::default(),
+        ends_at_open,
+        after_crash: ending == Ending::Unclean,
+        stopping: AtomicBool::new(false),
+        lock: Mutex::new(Some(guard)),
+        closing: Mutex::new(false),
+    })
+}

@@ -1,0 +1,243 @@
+//! How a log is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock};
+use crate::commit::policy::SyncPolicy;
+use crate::commit::queue::Media;
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::retention::Retention;
+use crate::storage::Storage;
+use crate::storage::disk::DiskStorage;
+
+/// How a log is opened. Every option has a default that promises the most.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use ackline::{Options, SyncPolicy};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Options::new()
+///     .sync(SyncPolicy::GroupCommit { linger: Duration::from_micros(50) })
+///     .max_bytes(10 << 30)
+///     .open(dir.path())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) sync: SyncPolicy,
+    pub(crate) media: Media,
+    pub(crate) sync_timeout: Duration,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) segment_bytes: u64,
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) batch_bytes_max: u64,
+    pub(crate) max_bytes: Option<u64>,
+    pub(crate) retention: Retention,
+    pub(crate) map: bool,
+    pub(crate) recent_bytes: usize,
+    pub(crate) open_segments_max: usize,
+    pub(crate) topics_max: usize,
+    pub(crate) groups_max: usize,
+    pub(crate) idle_after: Duration,
+    pub(crate) ack_delay_max: Duration,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) background: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            sync: SyncPolicy::default(),
+            media: Media::default(),
+            sync_timeout: Duration::from_secs(5),
+            lock_timeout: Duration::from_secs(1),
+            segment_bytes: 64 * 1024 * 1024,
+            payload_bytes_max: 4 * 1024 * 1024,
+            batch_bytes_max: 16 * 1024 * 1024,
+            max_bytes: None,
+            retention: Retention::default(),
+            map: true,
+            recent_bytes: 8 * 1024 * 1024,
+            open_segments_max: 16,
+            topics_max: 100_000,
+            groups_max: 10_000,
+            idle_after: Duration::from_millis(100),
+            ack_delay_max: Duration::from_secs(1),
+            clock: None,
+            seed: None,
+            background: true,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// When commits are synced. Default: [`SyncPolicy::GroupCommit`] without linger.
+    #[must_use]
+    pub fn sync(mut self, policy: SyncPolicy) -> Self {
+        self.sync = policy;
+        self
+    }
+
+    /// What a torn write can harm. Default: [`Media::PowersafeOverwrite`].
+    #[must_use]
+    pub fn media(mut self, media: Media) -> Self {
+        self.media = media;
+        self
+    }
+
+    /// How long a waiter is kept before it gets [`Error::SyncTimeout`]. Default: 5 s, as long as
+    /// RocketMQ waits for a synchronous flush.
+    ///
+    /// The one thread that is inside the sync returns when the disk answers.
+    #[must_use]
+    pub fn sync_timeout(mut self, timeout: Duration) -> Self {
+        self.sync_timeout = timeout;
+        self
+    }
+
+    /// How long opening waits for another opener to let go of the directory. Default: 1 s, so
+    /// that a log whose last handle was just dropped can be opened again.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// The size of a segment file in bytes, from 4 KiB to 4 GiB. Default: 64 MiB. The first
+    /// segments of a log are smaller; a segment is larger where one batch needs it.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// The largest payload in bytes, up to 1 GiB. Default: 4 MiB.
+    #[must_use]
+    pub fn payload_bytes_max(mut self, bytes: usize) -> Self {
+        self.payload_bytes_max = bytes;
+        self
+    }
+
+    /// The largest batch in bytes, all its records and acknowledgements together, up to 2 GiB.
+    /// Default: 16 MiB. It is raised to what one record of the largest payload needs.
+    #[must_use]
+    pub fn batch_bytes_max(mut self, bytes: u64) -> Self {
+        self.batch_bytes_max = bytes;
+        self
+    }
+
+    /// The limit for all segment files together, in bytes. Default: none but the disk. At the
+    /// limit appends answer [`Error::Full`], unless every group that holds the oldest messages
+    /// [may lag](crate::GroupOptions::may_lag).
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// What is deleted when. Default: what all groups of a topic have consumed.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Whether sealed segments are read through a memory map. Default: yes. A bad disk answers
+    /// a mapped read with the signal SIGBUS, which ends the process; without maps it is an
+    /// error. See `docs/format.md`.
+    #[must_use]
+    pub fn map_segments(mut self, map: bool) -> Self {
+        self.map = map;
+        self
+    }
+
+    /// How many bytes of what was just written stay in memory for consumers that keep up.
+    /// Default: 8 MiB.
+    #[must_use]
+    pub fn recent_bytes(mut self, bytes: usize) -> Self {
+        self.recent_bytes = bytes;
+        self
+    }
+
+    /// How many sealed segments are kept open for reading. Default: 16.
+    #[must_use]
+    pub fn open_segments_max(mut self, segments: usize) -> Self {
+        self.open_segments_max = segments;
+        self
+    }
+
+    /// Opens the log in a directory, creating both if they are missing.
+    ///
+    /// The directory is locked for as long as any handle of the log lives. What the last run
+    /// left is recovered; [`Log::report`] tells what was found.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`], [`Error::NotADirectory`], [`Error::ForeignFile`],
+    /// [`Error::UnsupportedVersion`], [`Error::Corrupt`] if something that was promised is
+    /// damaged, [`Error::Full`] if there is no room for a segment, [`Error::InvalidOption`],
+    /// [`Error::Io`]. Nothing is lost by a failed open.
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<Log> {
+        let storage = Arc::new(DiskStorage::new(directory.as_ref()));
+        self.open_storage(storage)
+    }
+
+    pub(crate) fn open_storage(mut self, storage: Arc<dyn Storage>) -> Result<Log> {
+        self.check()?;
+        let needed = self.payload_bytes_max as u64 + 1024 * 1024;
+        self.batch_bytes_max = self.batch_bytes_max.max(needed);
+        let clock = self.clock.take().unwrap_or_else(|| Arc::new(SystemClock::new()));
+        Log::open_with(self, storage, clock)
+    }
+
+    fn check(&self) -> Result<()> {
+        let check = |ok: bool, option, reason: &str| {
+            let error = Error::InvalidOption { option, reason: reason.to_owned() };
+            if ok { Ok(()) } else { Err(error) }
+        };
+        let range = 4096..=4 << 30;
+        check(range.contains(&self.segment_bytes), "segment_bytes", "not from 4 KiB to 4 GiB")?;
+        let fits = (1..=1 << 30).contains(&self.payload_bytes_max);
+        check(fits, "payload_bytes_max", "not from 1 byte to 1 GiB")?;
+        check(self.batch_bytes_max <= 2 << 30, "batch_bytes_max", "over 2 GiB")?;
+        check(self.open_segments_max >= 1, "open_segments_max", "zero")?;
+        check(!self.sync_timeout.is_zero(), "sync_timeout", "zero")?;
+        let room = self.max_bytes.is_none_or(|max| max >= 2 * self.segment_bytes);
+        check(room, "max_bytes", "less than two segments")?;
+        self.sync.check()
+    }
+}
+
+#[cfg(any(test, feature = "simulation"))]
+impl Options {
+    /// Runs on a clock and a seed that are passed in, without background threads: call
+    /// [`Log::maintain`] for what they would do.
+    #[must_use]
+    pub fn simulated(mut self, clock: Arc<dyn Clock>, seed: u64) -> Self {
+        self.clock = Some(clock);
+        self.seed = Some(seed);
+        self.background = false;
+        self
+    }
+
+    /// Opens the log on any storage.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_on(self, storage: Arc<dyn Storage>) -> Result<Log> {
+        self.open_storage(storage)
+    }
+}

@@ -1,0 +1,252 @@
+//! What goes in and what comes out: records to append, messages that were read, receipts.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::clock::{from_wall_ms, to_wall_ms};
+use crate::error::{Error, Result};
+use crate::format::entry::{self, Content, FIELD_BYTES_MAX, HeaderPair};
+use crate::offset::{Offset, Position};
+use crate::segment::chunk::Shared;
+use crate::segment::cursor::Found;
+
+/// A record to append: a payload, and what else is known of it.
+///
+/// Byte strings, vectors and text convert into a record with that payload. An empty payload is
+/// allowed.
+///
+/// # Examples
+///
+/// ```
+/// use ackline::Record;
+///
+/// let record = Record::new("4 apples")
+///     .key("customer 17")
+///     .tag("fruit")
+///     .header("trace", "a81f");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    payload: Vec<u8>,
+    key: Option<Vec<u8>>,
+    tag: Option<String>,
+    headers: Vec<HeaderPair>,
+    timestamp_ms: Option<u64>,
+}
+
+impl Record {
+    /// A record with a payload.
+    pub fn new(payload: impl Into<Vec<u8>>) -> Self {
+        Self { payload: payload.into(), ..Self::default() }
+    }
+
+    /// Sets the key: what the record is about, at most 65,535 bytes.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets the tag, by which a group can select messages; at most 65,535 bytes.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tag = Some(tag.into());
+        self
+    }
+
+    /// Adds a header. A name may occur more than once; order is kept.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the timestamp, which is otherwise the time of the append. Stored in milliseconds
+    /// since the Unix epoch; an earlier time counts as the epoch.
+    #[must_use]
+    pub fn timestamp(mut self, time: SystemTime) -> Self {
+        self.timestamp_ms = Some(to_wall_ms(time));
+        self
+    }
+
+    pub(crate) fn content(&self) -> Content<'_> {
+        Content {
+            key: self.key.as_deref(),
+            tag: self.tag.as_deref(),
+            headers: &self.headers,
+            payload: &self.payload,
+        }
+    }
+
+    pub(crate) fn timestamp_ms(&self, now_ms: u64) -> u64 {
+        self.timestamp_ms.unwrap_or(now_ms)
+    }
+
+    /// Checks every part against its limit and returns the bytes that the record takes.
+    pub(crate) fn check(&self, payload_bytes_max: usize) -> Result<usize> {
+        let check = |what, bytes: usize, max: usize| {
+            let error = Error::TooLarge { what, bytes: bytes as u64, max: max as u64 };
+            if bytes > max { Err(error) } else { Ok(()) }
+        };
+        check("payload", self.payload.len(), payload_bytes_max)?;
+        check("key", self.key.as_ref().map_or(0, Vec::len), FIELD_BYTES_MAX)?;
+        check("tag", self.tag.as_ref().map_or(0, String::len), FIELD_BYTES_MAX)?;
+        check("number of headers", self.headers.len(), FIELD_BYTES_MAX)?;
+        for (name, value) in &self.headers {
+            check("header name", name.len(), FIELD_BYTES_MAX)?;
+            check("header value", value.len(), payload_bytes_max)?;
+        }
+        Ok(self.content().encoded_bytes())
+    }
+}
+
+impl From<&[u8]> for Record {
+    fn from(payload: &[u8]) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Record {
+    fn from(payload: &[u8; N]) -> Self {
+        Self::new(payload.as_slice())
+    }
+}
+
+impl From<Vec<u8>> for Record {
+    fn from(payload: Vec<u8>) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl From<&str> for Record {
+    fn from(payload: &str) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl From<String> for Record {
+    fn from(payload: String) -> Self {
+        Self::new(payload)
+    }
+}
+
+/// A message that was read. It shares the memory that it lies in with its neighbours; cloning it
+/// copies no payload.
+#[derive(Clone)]
+pub struct Message {
+    topic: Arc<str>,
+    buffer: Shared,
+    parts: entry::Message,
+    position: Position,
+}
+
+impl Message {
+    pub(crate) fn new(topic: Arc<str>, found: Found) -> Self {
+        Self { topic, buffer: found.buffer, parts: found.message, position: found.at }
+    }
+
+    /// The payload, without copying it.
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer[self.parts.payload.clone()]
+    }
+
+    /// The key, if the record had one.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.parts.key.clone().map(|range| &self.buffer[range])
+    }
+
+    /// The tag, if the record had one.
+    pub fn tag(&self) -> Option<&str> {
+        self.parts.tag.clone().map(|range| self.text(range))
+    }
+
+    /// The headers in the order in which they were added.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let ranges = match self.parts.headers.clone() {
+            Some(range) => entry::headers(&self.buffer, range),
+            None => Vec::new(),
+        };
+        ranges.into_iter().map(|(name, value)| (self.text(name), &self.buffer[value]))
+    }
+
+    /// The value of the first header of this name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers().find(|header| header.0 == name).map(|header| header.1)
+    }
+
+    /// The name of the topic.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The message's number within its topic: the same at every delivery, so that a consumer
+    /// can tell what it has seen.
+    pub fn offset(&self) -> Offset {
+        Offset(self.parts.offset)
+    }
+
+    /// Where in the log the write that carried the message begins.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// When the message was appended, or what the record said instead.
+    pub fn timestamp(&self) -> SystemTime {
+        from_wall_ms(self.parts.timestamp_ms)
+    }
+
+    pub(crate) fn timestamp_ms(&self) -> u64 {
+        self.parts.timestamp_ms
+    }
+
+    pub(crate) fn header_pairs(&self) -> Vec<HeaderPair> {
+        self.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect()
+    }
+
+    fn text(&self, range: Range<usize>) -> &str {
+        str::from_utf8(&self.buffer[range]).expect("text was checked when the entry was decoded")
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic)
+            .field("offset", &self.parts.offset)
+            .field("key", &self.key().map(|key| key.escape_ascii().to_string()))
+            .field("payload_bytes", &self.payload().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an append answers: the record is as safe as the log's policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The message's number within its topic.
+    pub offset: Offset,
+    /// Where in the log the write that carries it begins.
+    pub position: Position,
+    /// Who has it.
+    pub acknowledged: Acknowledged,
+}
+
+/// Who holds an acknowledged record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Acknowledged {
+    /// This log, as its [`SyncPolicy`](crate::SyncPolicy) says.
+    Local,
+}
+
+/// What a batch append answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchReceipt {
+    /// The offsets of the records, in their order: dense from `start` to before `end`.
+    pub offsets: Range<Offset>,
+    /// Where in the log the write that carries them begins.
+    pub position: Position,
+}

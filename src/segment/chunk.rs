@@ -1,0 +1,130 @@
+//! Bytes of the log in memory, and the frames in them. Nothing is handed out of a chunk before
+//! its checksum was verified, unless this process wrote it itself.
+
+use std::collections::VecDeque;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::frame::{HEADER_BYTES, Header, Kind};
+use crate::offset::Position;
+use crate::storage::Mapping;
+use crate::sync::RwLock;
+
+/// Bytes that deliveries may hold on to.
+#[derive(Clone, Debug)]
+pub(crate) enum Shared {
+    Memory(Arc<Vec<u8>>),
+    Mapped(Mapping),
+}
+
+impl Deref for Shared {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Memory(bytes) => bytes,
+            Self::Mapped(mapping) => mapping,
+        }
+    }
+}
+
+/// Consecutive bytes of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    pub(crate) buffer: Shared,
+    /// Where in the buffer `start` lies.
+    pub(crate) origin: usize,
+    pub(crate) start: Position,
+    pub(crate) end: Position,
+    /// Written by this process and still in memory: there is nothing to verify.
+    pub(crate) trusted: bool,
+}
+
+/// A frame within a chunk.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    /// Where in the chunk's buffer the entries lie.
+    pub(crate) body: Range<usize>,
+    pub(crate) entries: u32,
+    pub(crate) at: Position,
+    pub(crate) end: Position,
+}
+
+impl Chunk {
+    pub(crate) fn holds(&self, at: Position) -> bool {
+        self.start <= at && at < self.end
+    }
+
+    /// The frame at `at`. `None` if the chunk ends before the frame does.
+    ///
+    /// `file` and `file_at` (of the chunk's start) are for the message about a damaged frame.
+    pub(crate) fn frame(&self, at: Position, file: &str, file_at: u64) -> Result<Option<Frame>> {
+        let from = self.origin + usize_of(at.0 - self.start.0);
+        let until = self.origin + usize_of(self.end.0 - self.start.0);
+        if until - from < HEADER_BYTES {
+            return Ok(None);
+        }
+        let byte = file_at + (at.0 - self.start.0);
+        let header = match Header::decode(&self.buffer[from..until]) {
+            Ok((header, _)) if header.kind == Kind::Frame && header.position == at => header,
+            Ok((header, _)) => {
+                let found = format!("{:?} of position {}", header.kind, header.position);
+                return Err(Error::corrupt(file, byte, format!("the frame of {at}"), found));
+            }
+            Err(bad) => {
+                return Err(Error::corrupt(file, byte, "a frame's header", format!("{bad:?}")));
+            }
+        };
+        let body = from + HEADER_BYTES..from + usize_of(header.frame_bytes());
+        if body.end > until {
+            return Ok(None);
+        }
+        if !self.trusted {
+            let found = crc32fast::hash(&self.buffer[body.clone()]);
+            if found != header.body_checksum {
+                let expected = format!("checksum {:08x}", header.body_checksum);
+                return Err(Error::corrupt(file, byte, expected, format!("{found:08x}")));
+            }
+        }
+        let end = at.plus(header.frame_bytes());
+        Ok(Some(Frame { body, entries: header.entries, at, end }))
+    }
+}
+
+/// The chunks that were written last: what a consumer that keeps up reads.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    chunks: RwLock<(VecDeque<Chunk>, usize)>,
+    bytes_max: usize,
+}
+
+impl Recent {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { chunks: RwLock::default(), bytes_max }
+    }
+
+    pub(crate) fn push(&self, chunk: Chunk) {
+        let mut guard = self.chunks.write();
+        let (chunks, bytes) = &mut *guard;
+        *bytes += chunk.buffer.len();
+        chunks.push_back(chunk);
+        while *bytes > self.bytes_max {
+            let Some(oldest) = chunks.pop_front() else { break };
+            *bytes -= oldest.buffer.len();
+        }
+    }
+
+    pub(crate) fn find(&self, at: Position) -> Option<Chunk> {
+        let guard = self.chunks.read();
+        let chunks = &guard.0;
+        let after = chunks.partition_point(|chunk| chunk.start <= at);
+        let chunk = chunks.get(after.checked_sub(1)?)?;
+        chunk.holds(at).then(|| chunk.clone())
+    }
+}
+
+/// A difference of two positions within one file.
+pub(crate) fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("files are smaller than the address space")
+}

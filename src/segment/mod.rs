@@ -1,0 +1,208 @@
+//! Segments: the files that the log is cut into. This module knows which exist and finds frames
+//! and messages in them; it never decides what to write.
+
+pub(crate) mod chunk;
+pub(crate) mod cursor;
+pub(crate) mod index;
+pub(crate) mod recovery;
+pub(crate) mod scan;
+pub(crate) mod sealed;
+pub(crate) mod writer;
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::format::frame::HEADER_BYTES;
+use crate::format::header::SegmentHead;
+use crate::offset::{Position, TopicId};
+use crate::storage::{Storage, StorageFile};
+use crate::sync::{Mutex, RwLock};
+use index::SegmentIndex;
+use sealed::Sealed;
+
+/// What the next frame continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// The number of the next frame.
+    pub(crate) sequence: u64,
+    /// The identity of the last one.
+    pub(crate) chain: u32,
+    pub(crate) epoch: u64,
+}
+
+/// An open segment file.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) file: Arc<dyn StorageFile>,
+    pub(crate) name: String,
+    pub(crate) head: SegmentHead,
+    pub(crate) file_bytes: u64,
+    frames_at: u64,
+}
+
+impl Segment {
+    pub(crate) fn new(
+        file: Arc<dyn StorageFile>,
+        name: String,
+        head: SegmentHead,
+        file_bytes: u64,
+    ) -> Self {
+        let frames_at = head.frames_at();
+        Self { file, name, head, file_bytes, frames_at }
+    }
+
+    pub(crate) fn base(&self) -> Position {
+        self.head.base
+    }
+
+    /// The byte of the file at which a position lies.
+    pub(crate) fn file_at(&self, position: Position) -> u64 {
+        self.frames_at + (position.0 - self.head.base.0)
+    }
+
+    /// The position up to which frames fit; behind it is room for a marker.
+    pub(crate) fn room_end(&self) -> Position {
+        let room = self.file_bytes.saturating_sub(self.frames_at + HEADER_BYTES as u64);
+        self.head.base.plus(room)
+    }
+}
+
+/// Where each topic stands at a segment's beginning, by topic number; from the checkpoint.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Starts(pub(crate) Vec<(u64, u64)>);
+
+impl Starts {
+    /// The offset that the topic's next message gets here; 0 before the topic was made.
+    pub(crate) fn next(&self, topic: TopicId) -> u64 {
+        self.0.get(topic.0 as usize).map_or(0, |start| start.0)
+    }
+
+    /// The latest timestamp of the topic's messages before here.
+    pub(crate) fn latest_ms(&self, topic: TopicId) -> u64 {
+        self.0.get(topic.0 as usize).map_or(0, |start| start.1)
+    }
+}
+
+/// The segment that is written to, with the index of what it holds so far.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) segment: Segment,
+    pub(crate) starts: Starts,
+    pub(crate) index: RwLock<SegmentIndex>,
+}
+
+/// How the segments are kept and read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadOptions {
+    /// Read sealed segments through a map rather than by `pread`.
+    pub(crate) map: bool,
+    /// How many sealed segments stay open at a time.
+    pub(crate) open_max: usize,
+    /// How many bytes of frames that were just written stay in memory.
+    pub(crate) recent_bytes: usize,
+}
+
+/// All segments of a log at one moment.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// The bases of all segments in ascending order; the last is the active one's.
+    pub(crate) bases: Vec<Position>,
+    pub(crate) active: Arc<Active>,
+}
+
+/// All segments of a log.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) log_id: u128,
+    view: RwLock<Arc<View>>,
+    open: Mutex<Vec<Arc<Sealed>>>,
+    pub(crate) recent: chunk::Recent,
+    options: ReadOptions,
+}
+
+impl Segments {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        bases: Vec<Position>,
+        active: Active,
+        options: ReadOptions,
+    ) -> Self {
+        let log_id = active.segment.head.log_id;
+        debug_assert_eq!(bases.last(), Some(&active.segment.base()), "the active one is the last");
+        Self {
+            storage,
+            log_id,
+            view: RwLock::new(Arc::new(View { bases, active: Arc::new(active) })),
+            open: Mutex::default(),
+            recent: chunk::Recent::new(options.recent_bytes),
+            options,
+        }
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read())
+    }
+
+    pub(crate) fn active(&self) -> Arc<Active> {
+        Arc::clone(&self.view.read().active)
+    }
+
+    /// Puts a new active segment behind the present one, which is sealed and stays open until
+    /// its sidecar is written; returns the sealed one.
+    pub(crate) fn roll(&self, next: Active) -> Arc<Sealed> {
+        let old = self.view();
+        let base = next.segment.base();
+        let sealed = Arc::new(Sealed::from_active(&old.active, base, self.options.map));
+        self.open.lock().push(Arc::clone(&sealed));
+        let bases = old.bases.iter().copied().chain([base]).collect();
+        *self.view.write() = Arc::new(View { bases, active: Arc::new(next) });
+        sealed
+    }
+
+    /// Forgets the oldest segment, whose file is gone.
+    pub(crate) fn forget_oldest(&self) {
+        let mut view = self.view.write();
+        let forgotten = view.bases[0];
+        let (bases, active) = (view.bases[1..].to_vec(), Arc::clone(&view.active));
+        *view = Arc::new(View { bases, active });
+        drop(view);
+        self.open.lock().retain(|sealed| sealed.base() != forgotten);
+    }
+
+    /// The sealed segment that begins at `view.bases[at]`, opened if it is not.
+    pub(crate) fn sealed(&self, view: &View, at: usize) -> Result<Arc<Sealed>> {
+        let (base, end) = (view.bases[at], view.bases[at + 1]);
+        let mut open = self.open.lock();
+        if let Some(i) = open.iter().position(|sealed| sealed.base() == base) {
+            // The most recently used is at the back.
+            let sealed = open.remove(i);
+            open.push(Arc::clone(&sealed));
+            return Ok(sealed);
+        }
+        drop(open);
+        let opened = Sealed::open(&*self.storage, base, end, self.log_id, self.options.map)?;
+        let sealed = Arc::new(opened);
+        let mut open = self.open.lock();
+        if open.len() >= self.options.open_max
+            && let Some(i) = open.iter().position(|sealed| !sealed.is_pinned())
+        {
+            open.remove(i);
+        }
+        open.push(Arc::clone(&sealed));
+        Ok(sealed)
+    }
+
+    /// Where each topic stands at the beginning of the segment `at` of a view.
+    pub(crate) fn starts(&self, view: &View, at: usize) -> Result<Starts> {
+        if at + 1 == view.bases.len() {
+            return Ok(view.active.starts.clone());
+        }
+        Ok(self.sealed(view, at)?.starts.clone())
+    }
+
+    /// Whether segments came or went since `view` was taken, so that a failure may be due to it.
+    pub(crate) fn is_outdated(&self, view: &Arc<View>) -> bool {
+        !Arc::ptr_eq(&self.view.read(), view)
+    }
+}

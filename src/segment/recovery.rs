@@ -1,0 +1,127 @@
+//! What to make of the newest segment: first a verdict, decided purely from what a scan saw,
+//! then its application.
+//!
+//! | the frames end at | headers say durable | behind the end | verdict |
+//! |---|---|---|---|
+//! | anything | above the end | anything | `Damaged` |
+//! | a `Sealed` marker | up to the end | anything | `Missing` |
+//! | a `Closed` marker | up to the end | not looked at | `Clean` |
+//! | anything else | exactly the end | zeros | `Intact` |
+//! | anything else | below the end, or the rest is dirty | | `Unproven` |
+//!
+//! `Missing` comes first where the marker says that the next segment begins at the end: the
+//! marker's watermark is that segment's base.
+
+use crate::format::frame::Kind;
+use crate::offset::Position;
+
+use super::scan::{Scan, Stop};
+
+/// What a segment's end means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The log was closed: all is durable, and nothing was written since.
+    Clean,
+    /// The process ended while the log was idle: all is durable, and nothing lies behind.
+    Intact,
+    /// What lies in `durable..end` is whole as far as it can be read, but nobody knows whether
+    /// the disk holds it: cached pages may say more than the disk after a failed sync. It is
+    /// written again, to a new segment; what is behind `end` is dropped.
+    Unproven { durable: Position, end: Position },
+    /// A record that was promised is damaged.
+    Damaged { at: Position, durable: Position, expected: String, found: String },
+    /// The next segment existed and is gone.
+    Missing { base: Position },
+}
+
+/// Decides what the newest segment's end means.
+pub(crate) fn classify_tail(scan: &Scan) -> Verdict {
+    if scan.stop == Stop::Marker(Kind::Sealed) {
+        return Verdict::Missing { base: scan.durable };
+    }
+    if scan.durable > scan.end {
+        let (expected, found) = match &scan.stop {
+            Stop::Broken { expected, found } => (expected.clone(), found.clone()),
+            Stop::Zero => ("a frame".to_owned(), "zeros".to_owned()),
+            Stop::FileEnd => ("a frame".to_owned(), "the end of the file".to_owned()),
+            Stop::Marker(kind) => ("a frame".to_owned(), format!("the marker {kind:?}")),
+        };
+        return Verdict::Damaged { at: scan.end, durable: scan.durable, expected, found };
+    }
+    if scan.stop == Stop::Marker(Kind::Closed) {
+        return Verdict::Clean;
+    }
+    if scan.durable == scan.end && !scan.rest_is_dirty {
+        return Verdict::Intact;
+    }
+    Verdict::Unproven { durable: scan.durable, end: scan.end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Tail;
+
+    const END: Position = Position(1000);
+
+    fn verdict(stop: Stop, durable: u64, rest_is_dirty: bool) -> Verdict {
+        let tail = Tail { sequence: 1, chain: 2, epoch: 3 };
+        classify_tail(&Scan { end: END, tail, stop, durable: Position(durable), rest_is_dirty })
+    }
+
+    /// The table of the module's documentation, each row as a predicate of its own.
+    fn matching_rows(stop: &Stop, durable: u64, dirty: bool) -> Vec<&'static str> {
+        let sealed = *stop == Stop::Marker(Kind::Sealed);
+        let closed = *stop == Stop::Marker(Kind::Closed);
+        let (above, exact) = (durable > END.0, durable == END.0);
+        let rows = [
+            ("missing", sealed),
+            ("damaged", !sealed && above),
+            ("clean", !sealed && !above && closed),
+            ("intact", !sealed && !closed && exact && !dirty),
+            ("unproven", !sealed && !closed && !above && (!exact || dirty)),
+        ];
+        rows.iter().filter(|row| row.1).map(|row| row.0).collect()
+    }
+
+    fn name(verdict: &Verdict) -> &'static str {
+        match verdict {
+            Verdict::Clean => "clean",
+            Verdict::Intact => "intact",
+            Verdict::Unproven { .. } => "unproven",
+            Verdict::Damaged { .. } => "damaged",
+            Verdict::Missing { .. } => "missing",
+        }
+    }
+
+    #[test]
+    fn exactly_one_verdict_matches_each_input() {
+        let broken = Stop::Broken { expected: "a".to_owned(), found: "b".to_owned() };
+        let markers = [Kind::Idle, Kind::Closed, Kind::Opened, Kind::Sealed].map(Stop::Marker);
+        let stops = markers.into_iter().chain([Stop::Zero, Stop::FileEnd, broken]);
+        let mut seen = std::collections::BTreeMap::new();
+        for stop in stops {
+            for durable in [0, 999, 1000, 1001, u64::MAX] {
+                for dirty in [false, true] {
+                    let rows = matching_rows(&stop, durable, dirty);
+                    let verdict = verdict(stop.clone(), durable, dirty);
+                    assert_eq!(rows, [name(&verdict)], "{stop:?} {durable} {dirty}");
+                    *seen.entry(rows[0]).or_insert(0) += 1;
+                }
+            }
+        }
+        assert_eq!(seen.len(), 5, "every verdict was reached: {seen:?}");
+    }
+
+    #[test]
+    fn a_broken_frame_below_a_watermark_is_named() {
+        let broken = Stop::Broken { expected: "x".to_owned(), found: "y".to_owned() };
+        let expected = Verdict::Damaged {
+            at: END,
+            durable: Position(1064),
+            expected: "x".to_owned(),
+            found: "y".to_owned(),
+        };
+        assert_eq!(verdict(broken, 1064, true), expected);
+    }
+}

@@ -1,0 +1,189 @@
+//! Reading the newest segment frame by frame after an end of whatever kind: what is there, where
+//! it stops being whole, and what lies behind.
+
+use crate::error::{Error, Result};
+use crate::format::frame::{Bad, HEADER_BYTES, Header, Kind};
+use crate::format::{ALIGNMENT, frame};
+use crate::offset::Position;
+use crate::storage::read_full;
+
+use super::chunk::usize_of;
+use super::{Segment, Tail};
+
+/// How much is read at a time.
+const WINDOW_BYTES: usize = 1024 * 1024;
+
+/// Why the frames end where they do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// A marker, with the watermark that it carries.
+    Marker(Kind),
+    /// Nothing was written here.
+    Zero,
+    /// The file ends.
+    FileEnd,
+    /// Not a frame, or not the one that belongs here.
+    Broken { expected: String, found: String },
+}
+
+/// What a segment holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// Where the whole frames end.
+    pub(crate) end: Position,
+    /// What the next frame continues.
+    pub(crate) tail: Tail,
+    pub(crate) stop: Stop,
+    /// The highest watermark in any header of the segment, whole frames or not.
+    pub(crate) durable: Position,
+    /// Whether anything but zeros lies behind the end, or, if that was not looked at, may.
+    pub(crate) rest_is_dirty: bool,
+}
+
+/// A sliding view of a file.
+struct Window<'a> {
+    segment: &'a Segment,
+    bytes: Vec<u8>,
+    at: u64,
+}
+
+impl Window<'_> {
+    /// Up to `len` bytes at `at`; fewer at the end of the file.
+    fn get(&mut self, at: u64, len: usize) -> Result<&[u8]> {
+        let inside = at >= self.at && at + len as u64 <= self.at + self.bytes.len() as u64;
+        if !inside {
+            // `len` comes from a checked header or is small; the file's size bounds it anyway.
+            let left = usize_of(self.segment.file_bytes.saturating_sub(at));
+            self.bytes.resize(len.max(WINDOW_BYTES).min(left), 0);
+            let read = read_full(&*self.segment.file, &mut self.bytes, at)
+                .map_err(|e| Error::io("read", &self.segment.name, e))?;
+            self.bytes.truncate(read);
+            self.at = at;
+        }
+        let from = usize_of(at - self.at);
+        let until = self.bytes.len().min(from + len);
+        Ok(&self.bytes[from..until])
+    }
+}
+
+/// Reads the frames of `segment` up to `until` (or all), handing each one's header and body to
+/// `visit`, and looks behind their end.
+pub(crate) fn scan(
+    segment: &Segment,
+    until: Option<Position>,
+    mut visit: impl FnMut(&Header, &[u8]) -> Result<()>,
+) -> Result<Scan> {
+    let head = &segment.head;
+    let mut window = Window { segment, bytes: Vec::new(), at: 0 };
+    let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
+    let (end, stop, rest_is_dirty) = (head.base, Stop::FileEnd, false);
+    let mut scan = Scan { end, tail, stop, durable: head.base, rest_is_dirty };
+    loop {
+        if until.is_some_and(|until| scan.end >= until) {
+            return Ok(scan);
+        }
+        let at = segment.file_at(scan.end);
+        let bytes = window.get(at, HEADER_BYTES)?;
+        let (header, identity) = match classify(bytes, &scan) {
+            Ok(next) => next,
+            Err(stop) => {
+                scan.stop = stop;
+                break;
+            }
+        };
+        scan.durable = scan.durable.max(header.durable);
+        if header.kind != Kind::Frame {
+            scan.stop = Stop::Marker(header.kind);
+            break;
+        }
+        let body = window.get(at + HEADER_BYTES as u64, header.body_bytes as usize)?;
+        if let Err(stop) = check_body(&header, body) {
+            scan.stop = stop;
+            break;
+        }
+        visit(&header, body)?;
+        scan.end = scan.end.plus(header.frame_bytes());
+        scan.tail = Tail { sequence: header.sequence + 1, chain: identity, epoch: header.epoch };
+    }
+    // After a clean close nothing was written: that is what the marker says.
+    if scan.stop != Stop::Marker(Kind::Closed) {
+        look_behind(segment, &mut window, &mut scan)?;
+    }
+    Ok(scan)
+}
+
+/// Whether these bytes are the header that belongs at the end of `scan`.
+fn classify(bytes: &[u8], scan: &Scan) -> std::result::Result<(Header, u32), Stop> {
+    let broken = |expected: String, found: String| Err(Stop::Broken { expected, found });
+    match Header::decode(bytes) {
+        Err(Bad::Zero) => Err(Stop::Zero),
+        Err(Bad::Short) => Err(Stop::FileEnd),
+        Err(Bad::Checksum { expected, found }) => {
+            broken(format!("header checksum {expected:08x}"), format!("{found:08x}"))
+        }
+        Err(bad) => broken("a frame's header".to_owned(), format!("{bad:?}")),
+        Ok((header, _)) if header.position != scan.end => {
+            broken(format!("position {}", scan.end), format!("{}", header.position))
+        }
+        Ok((header, _)) if header.previous != scan.tail.chain => {
+            let expected = format!("a frame that follows {:08x}", scan.tail.chain);
+            broken(expected, format!("one that follows {:08x}", header.previous))
+        }
+        Ok((header, _)) if header.sequence != scan.tail.sequence => {
+            broken(format!("frame {}", scan.tail.sequence), format!("frame {}", header.sequence))
+        }
+        Ok(next) => Ok(next),
+    }
+}
+
+fn check_body(header: &Header, body: &[u8]) -> std::result::Result<(), Stop> {
+    if body.len() < header.body_bytes as usize {
+        let expected = format!("a body of {} bytes", header.body_bytes);
+        return Err(Stop::Broken { expected, found: format!("{} bytes", body.len()) });
+    }
+    let found = crc32fast::hash(body);
+    if found != header.body_checksum {
+        let expected = format!("body checksum {:08x}", header.body_checksum);
+        return Err(Stop::Broken { expected, found: format!("{found:08x}") });
+    }
+    Ok(())
+}
+
+/// Looks for headers behind the end: their watermarks tell whether what is broken was promised.
+fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> Result<()> {
+    // A marker itself is not behind the end.
+    let skip = if matches!(scan.stop, Stop::Marker(_)) { HEADER_BYTES } else { 0 };
+    let mut at = segment.file_at(scan.end) + skip as u64;
+    while at < segment.file_bytes {
+        // Windows overlap by a header, so that none is cut in two.
+        let bytes = window.get(at, WINDOW_BYTES)?;
+        if bytes.is_empty() {
+            break;
+        }
+        scan.rest_is_dirty |= !is_zero(bytes);
+        let base = scan_position(segment, at);
+        let last = bytes.len().saturating_sub(HEADER_BYTES - 1);
+        for i in (0..last).step_by(ALIGNMENT) {
+            if bytes[i..i + 4] != frame::MAGIC.to_le_bytes() {
+                continue;
+            }
+            if let Ok((header, _)) = Header::decode(&bytes[i..])
+                && header.position == base.plus(i as u64)
+            {
+                scan.durable = scan.durable.max(header.durable);
+            }
+        }
+        let whole_steps = last.max(1).next_multiple_of(ALIGNMENT);
+        at += whole_steps as u64;
+    }
+    Ok(())
+}
+
+fn scan_position(segment: &Segment, file_at: u64) -> Position {
+    segment.base().plus(file_at - segment.file_at(segment.base()))
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Compared in blocks: this runs over the unwritten part of every segment that is recovered.
+    bytes.chunks(4096).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
+}

@@ -1,0 +1,159 @@
+//! What all handles of one log share, and the end of it: the last handle that is dropped lets
+//! the background threads close the log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::commit::{Class, Commits};
+use crate::error::{Error, Result};
+use crate::format::frame::Kind;
+use crate::group::shared::GroupShared;
+use crate::offset::GroupId;
+use crate::retention::Retention;
+use crate::storage::LockGuard;
+use crate::sync::Mutex;
+
+/// A segment with more than this in it is not left to be read again at the next open.
+const QUICK_OPEN_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Limits that handles check before anything reaches the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) topics_max: usize,
+    pub(crate) groups_max: usize,
+    pub(crate) idle_after: Duration,
+    pub(crate) ack_delay_max: Duration,
+}
+
+/// One open log.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) commits: Arc<Commits>,
+    pub(crate) limits: Limits,
+    pub(crate) retention: Retention,
+    /// The groups that were opened in this process.
+    pub(crate) groups: Mutex<HashMap<GroupId, Arc<GroupShared>>>,
+    /// The offset that each topic's next message had when the log was opened.
+    pub(crate) ends_at_open: Vec<u64>,
+    /// The last run did not close the log.
+    pub(crate) after_crash: bool,
+    /// The threads are to end.
+    pub(crate) stopping: AtomicBool,
+    pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
+    pub(crate) closing: Mutex<bool>,
+}
+
+impl Shared {
+    /// Makes everything durable, marks the end of the log and lets go of the directory. Done
+    /// once; later calls do nothing.
+    pub(crate) fn close(&self) -> Result<()> {
+        let mut closing = self.closing.lock();
+        if std::mem::replace(&mut *closing, true) {
+            return Ok(());
+        }
+        let result = self.close_log();
+        self.commits.core.lock().closed = true;
+        self.commits.run_callbacks();
+        let spare = self.commits.core.lock().spare.take();
+        let removed = spare.map_or(Ok(()), |spare| {
+            let removed = self.commits.storage.remove(&spare.file_name);
+            removed.map_err(|e| Error::io("remove", spare.file_name, e))
+        });
+        drop(self.lock.lock().take());
+        self.wake_all();
+        result.and(removed)
+    }
+
+    fn close_log(&self) -> Result<()> {
+        let commits = &self.commits;
+        commits.latch.check()?;
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        for group in groups {
+            group.close()?;
+        }
+        commits.core.lock().closed = true;
+        commits.flush_queue()?;
+        commits.sync_written()?;
+        let active = commits.segments.active().segment.base();
+        if commits.end().0 - active.0 > QUICK_OPEN_BYTES {
+            match commits.roll_now() {
+                // Then the next open has more to read.
+                Ok(()) | Err(Error::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        commits.mark_end(Kind::Closed).map(|_| ())
+    }
+
+    pub(crate) fn wake_all(&self) {
+        let topics: Vec<_> = {
+            let core = self.commits.core.lock();
+            core.topics.iter().map(|slot| Arc::clone(&slot.runtime)).collect()
+        };
+        for topic in topics {
+            topic.wake();
+        }
+    }
+
+    /// Fails once the log is closed or poisoned.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.commits.latch.check()?;
+        if self.commits.core.lock().closed { Err(Error::Closed) } else { Ok(()) }
+    }
+}
+
+/// What every public handle holds.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Nothing here may block: the threads do the rest and let go of the directory.
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.commits.work.notify();
+        self.shared.commits.files.notify();
+    }
+}
+
+/// Makes sure that everything that is queued is durable, whatever the policy.
+pub(crate) fn sync(commits: &Commits) -> Result<()> {
+    commits.flush_queue()?;
+    commits.sync_written()
+}
+
+/// The bytes that a topic or group entry takes at most.
+pub(crate) const NAME_ENTRY_BYTES: usize = 512;
+
+/// Creates the topic `name`, unless it exists.
+pub(crate) fn create_topic(
+    commits: &Commits,
+    name: &str,
+    topics_max: usize,
+) -> Result<crate::offset::TopicId> {
+    crate::format::name::check(name)?;
+    let known = commits.core.lock().state.topic_named(name);
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    commits.commit(
+        Class::Append,
+        NAME_ENTRY_BYTES,
+        |_| None,
+        |enlisting| {
+            if let Some(id) = enlisting.core.state.topic_named(name) {
+                return Ok(id);
+            }
+            let topics = enlisting.core.topics.len();
+            if topics >= topics_max {
+                let (bytes, max) = (topics as u64 + 1, topics_max as u64);
+                return Err(Error::TooLarge { what: "number of topics", bytes, max });
+            }
+            Ok(enlisting.topic(name))
+        },
+    )
+}

@@ -1,0 +1,164 @@
+//! What the log says, as pure state machines: a fold over entries. The same fold runs when
+//! entries are appended, when they are replayed, and when a checkpoint is read.
+
+pub(crate) mod lease;
+pub(crate) mod progress;
+pub(crate) mod ranges;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::format::entry::{Entry, encode_group, encode_progress, encode_topic};
+use crate::offset::{GroupId, TopicId};
+use progress::GroupProgress;
+
+/// Everything that a checkpoint holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    topics: Vec<TopicState>,
+    groups: Vec<GroupState>,
+    topic_names: HashMap<Arc<str>, TopicId>,
+    group_names: HashMap<(TopicId, Arc<str>), GroupId>,
+}
+
+/// A topic, as of some position of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct TopicState {
+    pub(crate) name: Arc<str>,
+    /// The offset that the next message gets.
+    pub(crate) next: u64,
+    /// The latest timestamp of any message so far; never falls.
+    pub(crate) latest_ms: u64,
+}
+
+/// A group, as of some position of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupState {
+    pub(crate) name: Arc<str>,
+    pub(crate) topic: TopicId,
+    /// At the size limit, messages may be taken from the group instead of refusing appends.
+    pub(crate) may_lag: bool,
+    pub(crate) progress: GroupProgress,
+}
+
+/// An entry that contradicts what came before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Contradiction {
+    pub(crate) expected: String,
+    pub(crate) found: String,
+}
+
+impl State {
+    /// Takes in the next entry of the log or of a checkpoint.
+    pub(crate) fn apply(&mut self, entry: &Entry<'_>) -> Result<(), Contradiction> {
+        match entry {
+            Entry::Message(message) => {
+                let topic = self.topic_mut(message.topic)?;
+                if message.offset != topic.next {
+                    return Err(contradiction("offset", topic.next, message.offset));
+                }
+                topic.next += 1;
+                topic.latest_ms = topic.latest_ms.max(message.timestamp_ms);
+            }
+            Entry::Topic { id, next, latest_ms, name } => {
+                if id.0 as usize != self.topics.len() {
+                    return Err(contradiction("topic", self.topics.len() as u64, id.0.into()));
+                }
+                let name: Arc<str> = Arc::from(*name);
+                self.topic_names.insert(Arc::clone(&name), *id);
+                self.topics.push(TopicState { name, next: *next, latest_ms: *latest_ms });
+            }
+            Entry::Group { id, topic, floor, may_lag, name } => {
+                self.topic_mut(*topic)?;
+                let known = self.groups.len();
+                if let Some(group) = self.groups.get_mut(id.0 as usize) {
+                    group.may_lag = *may_lag;
+                } else if id.0 as usize == known {
+                    let (name, may_lag): (Arc<str>, bool) = (Arc::from(*name), *may_lag);
+                    self.group_names.insert((*topic, Arc::clone(&name)), *id);
+                    let progress = GroupProgress::starting_at(*floor);
+                    self.groups.push(GroupState { name, topic: *topic, may_lag, progress });
+                } else {
+                    return Err(contradiction("group", known as u64, id.0.into()));
+                }
+            }
+            Entry::Progress { group, progress } => {
+                self.group_mut(*group)?.progress.apply(progress);
+            }
+            Entry::Seek { group, to } => self.group_mut(*group)?.progress.seek(*to),
+        }
+        Ok(())
+    }
+
+    /// Takes in the next message of a topic; returns its offset, and the latest timestamp of the
+    /// messages before it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the topic does not exist.
+    pub(crate) fn append(&mut self, topic: TopicId, timestamp_ms: u64) -> (u64, u64) {
+        let topic = &mut self.topics[topic.0 as usize];
+        let before = (topic.next, topic.latest_ms);
+        topic.next += 1;
+        topic.latest_ms = topic.latest_ms.max(timestamp_ms);
+        before
+    }
+
+    /// Writes the entries from which [`apply`](Self::apply) makes this state again, and returns
+    /// their number.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> u32 {
+        let mut entries = 0;
+        for (id, topic) in (0..).map(TopicId).zip(&self.topics) {
+            encode_topic(out, id, topic.next, topic.latest_ms, &topic.name);
+            entries += 1;
+        }
+        for (id, group) in (0..).map(GroupId).zip(&self.groups) {
+            let floor = group.progress.floor;
+            encode_group(out, id, group.topic, floor, group.may_lag, &group.name);
+            encode_progress(out, id, &group.progress.to_progress());
+            entries += 2;
+        }
+        entries
+    }
+
+    pub(crate) fn topics(&self) -> &[TopicState] {
+        &self.topics
+    }
+
+    pub(crate) fn groups(&self) -> &[GroupState] {
+        &self.groups
+    }
+
+    pub(crate) fn topic(&self, id: TopicId) -> Option<&TopicState> {
+        self.topics.get(id.0 as usize)
+    }
+
+    pub(crate) fn group(&self, id: GroupId) -> Option<&GroupState> {
+        self.groups.get(id.0 as usize)
+    }
+
+    pub(crate) fn topic_named(&self, name: &str) -> Option<TopicId> {
+        self.topic_names.get(name).copied()
+    }
+
+    pub(crate) fn group_named(&self, topic: TopicId, name: &str) -> Option<GroupId> {
+        // A tuple key cannot be borrowed in parts; names are looked up when a handle is made.
+        self.group_names.get(&(topic, Arc::from(name))).copied()
+    }
+
+    fn topic_mut(&mut self, id: TopicId) -> Result<&mut TopicState, Contradiction> {
+        let known = self.topics.len() as u64;
+        let unknown = || contradiction("a topic below", known, id.0.into());
+        self.topics.get_mut(id.0 as usize).ok_or_else(unknown)
+    }
+
+    fn group_mut(&mut self, id: GroupId) -> Result<&mut GroupState, Contradiction> {
+        let known = self.groups.len() as u64;
+        let unknown = || contradiction("a group below", known, id.0.into());
+        self.groups.get_mut(id.0 as usize).ok_or_else(unknown)
+    }
+}
+
+fn contradiction(what: &str, expected: u64, found: u64) -> Contradiction {
+    Contradiction { expected: format!("{what} {expected}"), found: found.to_string() }
+}

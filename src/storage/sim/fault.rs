@@ -1,0 +1,59 @@
+//! Faults, and which calls they can strike.
+
+/// What goes wrong with one call.
+///
+/// A fault that cannot strike the call that it was planned for is ignored and not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// An input/output error with nothing done. A write may have done a random part, and after a
+    /// failed sync the disk may hold all, some or none of what was to be synced, which stays
+    /// unsynced unless the disk holds it all.
+    Io,
+    /// No space is left, and nothing is done. Strikes what can need space.
+    NoSpace,
+    /// A signal comes first, and nothing is done. Strikes reads and writes.
+    Interrupted,
+    /// Only a part of the bytes is done, at least one. Strikes reads and writes.
+    Short,
+    /// A sync of a file fails and marks the pages clean, as on ext4 and XFS: the cache goes on
+    /// to read well, the next sync succeeds, and the disk never gets the bytes. The file's size
+    /// stays to be synced.
+    SyncLost,
+    /// A sync of a file succeeds, but one sector was never written. The cache does not show it.
+    Stale,
+    /// A sync of a file succeeds, but one sector was written over another one of the same file
+    /// instead. The cache does not show it.
+    Misdirected,
+}
+
+/// The calls that are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    List,
+    Create,
+    Open,
+    Rename,
+    Quarantine,
+    Remove,
+    SyncDirectory,
+    Size,
+    Read,
+    Write,
+    Allocate,
+    SetSize,
+    Sync,
+    Map,
+}
+
+impl Fault {
+    pub(super) fn can_strike(self, call: Call) -> bool {
+        match self {
+            Self::Io => true,
+            Self::NoSpace => {
+                !matches!(call, Call::List | Call::Open | Call::Size | Call::Read | Call::Map)
+            }
+            Self::Interrupted | Self::Short => matches!(call, Call::Read | Call::Write),
+            Self::SyncLost | Self::Stale | Self::Misdirected => call == Call::Sync,
+        }
+    }
+}

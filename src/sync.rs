@@ -1,0 +1,152 @@
+//! Locks and wake-ups, in one place, so that a model checker can replace them.
+//!
+//! A thread that panics while it holds a lock may leave half a change behind. A durable queue
+//! must not go on from there, so the next locker panics, too; only destructors step aside.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+pub(crate) use std::sync::MutexGuard;
+
+/// A mutex whose poisoning is an assertion.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().expect("no thread panicked while it held this lock")
+    }
+
+    /// Takes the lock if nobody has it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+            Err(std::sync::TryLockError::Poisoned(_)) => {
+                panic!("no thread panicked while it held this lock")
+            }
+        }
+    }
+
+    /// For destructors, which must not panic.
+    pub(crate) fn lock_in_drop(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.lock().ok()
+    }
+}
+
+/// A read-write lock whose poisoning is an assertion.
+#[derive(Debug, Default)]
+pub(crate) struct RwLock<T>(std::sync::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::RwLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, T> {
+        self.0.read().expect("no thread panicked while it held this lock")
+    }
+
+    pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, T> {
+        self.0.write().expect("no thread panicked while it held this lock")
+    }
+}
+
+/// A condition variable for [`Mutex`].
+#[derive(Debug, Default)]
+pub(crate) struct Condvar(std::sync::Condvar);
+
+impl Condvar {
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits until notified or, if a timeout is given, until it has passed.
+    pub(crate) fn wait<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Option<Duration>,
+    ) -> MutexGuard<'a, T> {
+        let invariant = "no thread panicked while it held this lock";
+        match timeout {
+            None => self.0.wait(guard).expect(invariant),
+            Some(timeout) => self.0.wait_timeout(guard, timeout).expect(invariant).0,
+        }
+    }
+}
+
+/// Something may have changed: look, and sleep only if nothing did since the look began.
+///
+/// An event count: [`observe`](Self::observe), check the condition, [`wait`](Self::wait) with
+/// what was observed. A notification between the two is never missed, and notifying costs one
+/// atomic addition while nobody sleeps.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    changes: AtomicU64,
+    sleepers: AtomicUsize,
+    mutex: Mutex<()>,
+    condvar: Condvar,
+}
+
+impl Signal {
+    pub(crate) fn observe(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn notify(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        // A sleeper counts itself before it compares, both in one total order with the two
+        // operations here: either it sees the change or we see the sleeper.
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            if let Some(guard) = self.mutex.lock_in_drop() {
+                drop(guard);
+            }
+            self.condvar.notify_all();
+        }
+    }
+
+    /// Sleeps until a change after `observed`, at most for `timeout`.
+    pub(crate) fn wait(&self, observed: u64, timeout: Option<Duration>) {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let guard = self.mutex.lock();
+        if self.changes.load(Ordering::SeqCst) == observed {
+            drop(self.condvar.wait(guard, timeout));
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_notification_between_look_and_sleep_is_not_missed() {
+        let signal = Signal::default();
+        let observed = signal.observe();
+        signal.notify();
+        // Would never return if the change were missed.
+        signal.wait(observed, None);
+    }
+
+    #[test]
+    fn a_sleeper_is_woken() {
+        let signal = Arc::new(Signal::default());
+        let observed = signal.observe();
+        let sleeper = {
+            let signal = Arc::clone(&signal);
+            std::thread::spawn(move || signal.wait(observed, None))
+        };
+        signal.notify();
+        sleeper.join().expect("the sleeper returns");
+    }
+}
