@@ -34,7 +34,7 @@ pub use commit::policy::SyncPolicy;
 pub use commit::queue::Media;
 pub use error::{Error, Result};
 pub use group::{Delivery, Explanation, Group, GroupOptions, Lag};
-pub use log::salvage::{SalvageReport, salvage};
+pub use log::salvage::{Lost, SalvageReport, salvage};
 pub use log::{Ending, Log, OpenReport};
 pub use offset::{Offset, Position};
 pub use options::Options;
@@ -49,6 +49,7 @@ pub use topic::{Offsets, Reader, Start, Topic};
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation {
     pub use crate::clock::{Clock, Now};
+    pub use crate::log::salvage::salvage_on;
     pub use crate::storage::sim::*;
     pub use crate::storage::{FileName, LockError, LockGuard, Mapping, Storage, StorageFile};
 }

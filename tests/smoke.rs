@@ -73,7 +73,7 @@ fn many_threads_append_through_small_segments() {
     log.close().expect("closes");
     let log = Options::new().segment_bytes(64 * 1024).open(dir.path()).expect("opens");
     let topic = log.topic("t").expect("a topic");
-    assert_eq!(topic.read_from(Offset(0)).expect("reads").filter(Result::is_ok).count(), 2400);
+    assert_eq!(topic.read_from(Offset(0)).expect("reads").flatten().count(), 2400);
 }
 
 #[test]
@@ -104,4 +104,29 @@ fn a_power_cut_keeps_what_was_acknowledged() {
         }
         disk.crash(ackline::simulation::Crash::Power);
     }
+}
+
+#[test]
+fn a_segment_that_is_empty_and_too_small_is_replaced() {
+    let disk = SimDisk::new(7);
+    let open = || {
+        Options::new()
+            .segment_bytes(4096)
+            .simulated(Arc::new(SimClock::new()), 1)
+            .open_on(disk.storage())
+            .expect("opens")
+    };
+    let log = open();
+    // The entry of the topic is the first that is ever written, and fills the segment.
+    let topic = log.topic("t").expect("a topic");
+    let large = vec![7; 100_000];
+    for i in 0..3 {
+        assert_eq!(topic.append(large.clone()).expect("appends").offset, Offset(i));
+    }
+    log.close().expect("closes");
+    let log = open();
+    let topic = log.topic("t").expect("a topic");
+    let read = topic.read_from(Offset(0)).expect("reads");
+    assert!(read.map(|message| message.expect("whole")).all(|m| m.payload() == large));
+    assert_eq!(topic.offsets().end, Offset(3));
 }

@@ -111,22 +111,12 @@ impl Commits {
         Counters::add(&self.counters.frames, gather.frames.len() as u64);
         Counters::add(&self.counters.writes, 1);
         Counters::add(&self.counters.bytes, gather.bytes.len() as u64);
-        self.index(&active, gather);
+        index(&active, gather);
         let due = self.spare_due.load(Ordering::Acquire);
         if gather.start.0 < due && end.0 >= due {
             self.files.notify();
         }
         Ok(())
-    }
-
-    fn index(&self, active: &Active, gather: &Gather) {
-        let mut index = active.index.write();
-        for (topic, point) in &gather.points {
-            index.add(*topic, *point);
-        }
-        for (topic, next) in &gather.touched {
-            index.extend_to(topic.id, *next);
-        }
     }
 
     /// Shows readers what was written; returns the topics whose readers are to be woken.
@@ -165,6 +155,16 @@ impl Commits {
             topic.wake();
         }
         Ok(())
+    }
+}
+
+fn index(active: &Active, gather: &Gather) {
+    let mut index = active.index.write();
+    for (topic, point) in &gather.points {
+        index.add(*topic, *point);
+    }
+    for (topic, next) in &gather.touched {
+        index.extend_to(topic.id, *next);
     }
 }
 

@@ -102,6 +102,7 @@ impl Gather {
 }
 
 /// Everything behind the queue's lock.
+#[expect(clippy::struct_excessive_bools, reason = "each flag is an independent fact")]
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) state: State,

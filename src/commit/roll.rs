@@ -87,10 +87,14 @@ impl Commits {
         }
         let shown = std::mem::take(&mut writer.unsynced);
         show(&shown);
+        // An empty segment that is too small is replaced under its own name.
+        let replaces = base == old.segment.base();
+        let previous_base =
+            if replaces { old.segment.head.previous_base } else { Some(old.segment.base()) };
         let start = Start {
             log_id: self.segments.log_id,
             base,
-            previous_base: Some(old.segment.base()),
+            previous_base,
             sequence: writer.tail.sequence,
             epoch: writer.tail.epoch,
             chain: writer.tail.chain,
@@ -100,11 +104,11 @@ impl Commits {
         let file_name = spare.file_name.clone();
         let segment = match writer::activate(&*self.storage, spare, &start, checkpoint, &[]) {
             Ok(segment) => segment,
-            Err(error) => return Err(self.after_failed_switch(&file_name, error)),
+            Err(error) => return Err(self.after_failed_switch(&file_name, &error)),
         };
         // From here on the new segment is the newest. The marker lets a reader of the old one
         // know that it existed.
-        if self.config.media.may_mark(&old.segment, base) {
+        if !replaces && self.config.media.may_mark(&old.segment, base) {
             let sealed = marker(Kind::Sealed, base, &writer.tail, base);
             writer::mark(&old.segment, &sealed).map_err(|error| self.fail(&error))?;
         }
@@ -113,13 +117,16 @@ impl Commits {
         let (room_end, file_bytes) = (segment.room_end(), segment.file_bytes);
         let index = RwLock::new(SegmentIndex::default());
         let sealed = self.segments.roll(Active { segment, starts, index });
-        self.unindexed.lock().push(sealed);
+        self.unindexed.lock().extend(sealed);
         writer.marked = true;
         drop(writer);
         self.expect_spare();
         let mut core = self.core.lock();
         core.room_end = room_end;
         core.log_bytes += file_bytes;
+        if replaces {
+            core.log_bytes -= old.segment.file_bytes;
+        }
         for topic in &mut core.topics {
             topic.forget_points();
         }
@@ -132,8 +139,8 @@ impl Commits {
 
     /// A full disk before the new name is in the directory changes nothing; any other failure
     /// leaves it open which segment is the newest after a crash, so nothing more is promised.
-    fn after_failed_switch(&self, file_name: &str, error: Error) -> Error {
-        let full = match &error {
+    fn after_failed_switch(&self, file_name: &str, error: &Error) -> Error {
+        let full = match error {
             Error::Io { operation, source, file } => {
                 is_full(source) && *operation != "sync" && file == file_name
             }
@@ -143,7 +150,7 @@ impl Commits {
             Counters::add(&self.counters.refused_full, 1);
             return Error::Full { free: self.storage.free_bytes().unwrap_or(0), needed: 0 };
         }
-        self.fail(&error)
+        self.fail(error)
     }
 
     /// Makes sure that an append may use the last part of the active segment: the next segment

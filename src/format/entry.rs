@@ -36,6 +36,9 @@ pub(crate) const FIELD_BYTES_MAX: usize = u16::MAX as usize;
 /// A header of a record: a name and a value.
 pub(crate) type HeaderPair = (String, Vec<u8>);
 
+/// Where the name and the value of a header lie.
+pub(crate) type HeaderRanges = (Range<usize>, Range<usize>);
+
 /// What a message carries; the fields are borrowed to be encoded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Content<'a> {
@@ -330,7 +333,7 @@ pub(crate) fn decode_message_of(
 }
 
 /// The name and value ranges in encoded headers that [`decode`] has checked.
-pub(crate) fn headers(body: &[u8], range: Range<usize>) -> Vec<(Range<usize>, Range<usize>)> {
+pub(crate) fn headers(body: &[u8], range: Range<usize>) -> Vec<HeaderRanges> {
     let mut fields = Fields { body, at: range.start, end: range.end };
     fields.headers().expect("the headers were checked when the entry was decoded")
 }
@@ -417,7 +420,7 @@ impl<'a> Fields<'a> {
         self.text(range)
     }
 
-    fn headers(&mut self) -> Result<Vec<(Range<usize>, Range<usize>)>, Bad> {
+    fn headers(&mut self) -> Result<Vec<HeaderRanges>, Bad> {
         let number = self.u16()?;
         let mut pairs = Vec::new();
         for _ in 0..number {

@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Opened,
     /// The segment ends here and another one follows, whose base is `durable`.
     Sealed,
+    /// What was here is lost; salvage says so. The log goes on at `durable`.
+    Gap,
 }
 
 impl Kind {
@@ -45,6 +47,7 @@ impl Kind {
             Self::Closed => (KIND_MARKER, 1),
             Self::Opened => (KIND_MARKER, 2),
             Self::Sealed => (KIND_MARKER, 3),
+            Self::Gap => (KIND_MARKER, 4),
         }
     }
 
@@ -55,6 +58,7 @@ impl Kind {
             (KIND_MARKER, 1) => Some(Self::Closed),
             (KIND_MARKER, 2) => Some(Self::Opened),
             (KIND_MARKER, 3) => Some(Self::Sealed),
+            (KIND_MARKER, 4) => Some(Self::Gap),
             _ => None,
         }
     }
@@ -190,7 +194,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_header_reads_back() {
-        for kind in [Kind::Frame, Kind::Idle, Kind::Closed, Kind::Opened, Kind::Sealed] {
+        let markers = [Kind::Idle, Kind::Closed, Kind::Opened, Kind::Sealed, Kind::Gap];
+        for kind in markers.into_iter().chain([Kind::Frame]) {
             let mut bytes = [0; HEADER_BYTES];
             let identity = header(kind).encode(&mut bytes);
             assert_eq!(Header::decode(&bytes), Ok((header(kind), identity)));

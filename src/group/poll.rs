@@ -245,12 +245,10 @@ fn bury_exhausted(shared: &GroupShared, runtime: &mut Runtime, exhausted: Exhaus
         Ok(Step::End) => Err(Error::NotLeased { offset: Offset(offset) }),
         Err(error) => Err(error),
     };
-    let refused = match buried {
-        Ok(()) => runtime.leases.settle_exhausted(offset, token),
-        Err(_) => {
-            let now = shared.commits.clock.now();
-            runtime.leases.unbury(offset, token, now, BURY_AGAIN)
-        }
+    let refused = if buried.is_ok() {
+        runtime.leases.settle_exhausted(offset, token)
+    } else {
+        runtime.leases.unbury(offset, token, shared.commits.clock.now(), BURY_AGAIN)
     };
     debug_assert!(refused.is_ok(), "the lease was taken in the same poll");
 }

@@ -2,6 +2,7 @@
 
 mod background;
 mod open;
+mod replay;
 mod report;
 pub(crate) mod salvage;
 

@@ -1,7 +1,6 @@
 //! Opening: lock, look, recover, go on. Until the last step nothing that was there before is
 //! changed but leftovers of unfinished steps.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -10,16 +9,15 @@ use crate::clock::Clock;
 use crate::commit::queue::Core;
 use crate::commit::{Commits, Config, FIRST_SEGMENT_BYTES, Resume};
 use crate::error::{Error, Result};
-use crate::format::entry::Entries;
-use crate::format::frame::{HEADER_BYTES, Header, Kind};
+use crate::format::frame::{HEADER_BYTES, Kind};
 use crate::format::header::{FIXED_BYTES, SegmentHead, frames_at};
 use crate::format::name::{self, FileKind};
 use crate::offset::Position;
 use crate::options::Options;
-use crate::segment::index::{Point, SegmentIndex};
+use crate::segment::index::SegmentIndex;
 use crate::segment::recovery::{Verdict, classify_tail};
 use crate::segment::scan::{Scan, scan};
-use crate::segment::sealed::{bad_entry, foreign, open_segment, starts_of};
+use crate::segment::sealed::{foreign, open_segment};
 use crate::segment::writer::{self, Start, marker};
 use crate::segment::{Active, ReadOptions, Segment, Segments, Starts, Tail};
 use crate::shared::{Limits, Shared};
@@ -27,6 +25,7 @@ use crate::state::State;
 use crate::storage::{LockError, LockGuard, Storage, read_full};
 use crate::sync::{Mutex, RwLock};
 
+use super::replay::Replay;
 use super::report::{Ending, OpenReport};
 
 /// What the directory holds.
@@ -194,7 +193,7 @@ fn recover(
     let (segment, checkpoint) = open_segment(storage, *newest)?;
     check_older(storage, older, &segment.head)?;
     let mut replay = Replay::of(&segment, &checkpoint)?;
-    let scanned = scan(&segment, None, |header, body| replay.take(&segment, header, body))?;
+    let scanned = scan(&segment, None, |visited| replay.take(&segment, &visited))?;
     let mut report = report(Ending::Unclean);
     report.replayed_bytes = scanned.end.0 - segment.base().0;
     match classify_tail(&scanned) {
@@ -214,23 +213,24 @@ fn recover(
                 let opened = marker(Kind::Opened, scanned.end, &scanned.tail, scanned.end);
                 writer::mark(&segment, &opened)?;
             }
-            Ok(replay.go_on(listing.bases.clone(), segment, &scanned, report))
+            Ok(go_on(replay, listing.bases.clone(), segment, &scanned, report))
         }
-        Verdict::Intact => Ok(replay.go_on(listing.bases.clone(), segment, &scanned, report)),
+        Verdict::Intact => Ok(go_on(replay, listing.bases.clone(), segment, &scanned, report)),
         Verdict::Unproven { durable, end } => {
             report.rewritten_bytes = end.0 - durable.0;
             report.dropped_torn_tail = scanned.rest_is_dirty;
             let part = Part { segment, checkpoint, durable, scanned };
-            let (segment, starts) = rewrite(storage, &part, options, clock)?;
+            let (segment, state) = rewrite(storage, &part, options, clock)?;
             let bases = older.iter().copied();
             let kept = (durable > part.segment.base()).then_some(part.segment.base());
             let bases = bases.chain(kept).chain([durable]).collect();
-            let mut index = Replay { starts, ..Replay::default() };
-            index.state = State::default();
-            index.index_only(&segment, end)?;
-            let active = Active { segment, starts: index.starts, index: RwLock::new(index.index) };
-            let tail = part.scanned.tail;
-            Ok(Recovered { bases, active, state: replay.state, tail, end, report })
+            let mut replay = Replay::from_state(state);
+            let read = scan(&segment, Some(end), |visited| replay.take(&segment, &visited))?;
+            if read.end != end {
+                let (at, found) = (segment.file_at(read.end), format!("{:?}", read.stop));
+                return Err(Error::corrupt(&segment.name, at, "what was just written", found));
+            }
+            Ok(go_on(replay, bases, segment, &part.scanned, report))
         }
     }
 }
@@ -245,8 +245,7 @@ fn check_older(storage: &dyn Storage, older: &[Position], newest: &SegmentHead) 
             Some(previous) if previous == *base => {
                 let (head, file_bytes) = read_head(storage, *base)?;
                 let needed = head.frames_at() + (next.base.0 - base.0);
-                // Salvage leaves a shorter file, with a marker at its end.
-                if file_bytes < needed && !is_cut(storage, &head, file_bytes, next.base)? {
+                if file_bytes < needed {
                     let expected = format!("at least {needed} bytes");
                     let found = format!("{file_bytes} bytes");
                     return Err(Error::corrupt(&file_name, file_bytes, expected, found));
@@ -284,121 +283,22 @@ fn read_head(storage: &dyn Storage, base: Position) -> Result<(SegmentHead, u64)
     Ok((head, file.size().map_err(io)?))
 }
 
-/// Whether the file ends with the marker by which salvage says that the rest is lost.
-fn is_cut(
-    storage: &dyn Storage,
-    head: &SegmentHead,
-    file_bytes: u64,
-    next: Position,
-) -> Result<bool> {
-    let file_name = name::segment(head.base);
-    let Some(at) = file_bytes.checked_sub(HEADER_BYTES as u64) else { return Ok(false) };
-    let io = |e| Error::io("read", &file_name, e);
-    let file = storage.open(&file_name).map_err(io)?;
-    let mut bytes = [0; HEADER_BYTES];
-    let read = read_full(&*file, &mut bytes, at).map_err(io)?;
-    let marker = Header::decode(&bytes[..read]);
-    Ok(matches!(marker, Ok((header, _)) if header.kind == Kind::Sealed && header.durable == next
-        && header.position.0 + head.frames_at() == head.base.0 + at))
-}
-
-/// The state and the index, while frames are read.
-#[derive(Default)]
-struct Replay {
-    state: State,
-    starts: Starts,
-    latest_ms: HashMap<crate::offset::TopicId, u64>,
-    index: SegmentIndex,
-}
-
-impl Replay {
-    fn of(segment: &Segment, checkpoint: &[u8]) -> Result<Self> {
-        let entries = segment.head.checkpoint_entries;
-        let starts = starts_of(checkpoint, entries, &segment.name)?;
-        Ok(Self { state: checkpointed(segment, checkpoint)?, starts, ..Self::default() })
+fn go_on(
+    replay: Replay,
+    bases: Vec<Position>,
+    segment: Segment,
+    scanned: &Scan,
+    report: OpenReport,
+) -> Recovered {
+    let index = RwLock::new(replay.index);
+    Recovered {
+        bases,
+        active: Active { segment, starts: replay.starts, index },
+        state: replay.state,
+        tail: scanned.tail,
+        end: scanned.end,
+        report,
     }
-
-    fn take(&mut self, segment: &Segment, header: &Header, body: &[u8]) -> Result<()> {
-        apply(&mut self.state, segment, header, body)?;
-        self.add_to_index(segment, header, body)
-    }
-
-    fn add_to_index(&mut self, segment: &Segment, header: &Header, body: &[u8]) -> Result<()> {
-        for entry in Entries::new(body, header.entries) {
-            let entry = entry.map_err(|bad| bad_entry(&segment.name, header.position, &bad))?;
-            if let crate::format::entry::Entry::Message(message) = entry {
-                let starts = &self.starts;
-                let latest = self
-                    .latest_ms
-                    .entry(message.topic)
-                    .or_insert_with(|| starts.latest_ms(message.topic));
-                let (offset, latest_ms) = (message.offset, *latest);
-                self.index.add(message.topic, Point { offset, at: header.position, latest_ms });
-                *latest = message.timestamp_ms.max(*latest);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the frames for the index alone.
-    fn index_only(&mut self, segment: &Segment, end: Position) -> Result<()> {
-        let scanned =
-            scan(segment, Some(end), |header, body| self.add_to_index(segment, header, body))?;
-        if scanned.end != end {
-            let at = segment.file_at(scanned.end);
-            let found = format!("{:?}", scanned.stop);
-            return Err(Error::corrupt(&segment.name, at, "the frames just written", found));
-        }
-        Ok(())
-    }
-
-    fn go_on(
-        self,
-        bases: Vec<Position>,
-        segment: Segment,
-        scanned: &Scan,
-        report: OpenReport,
-    ) -> Recovered {
-        let index = RwLock::new(self.index);
-        Recovered {
-            bases,
-            active: Active { segment, starts: self.starts, index },
-            state: self.state,
-            tail: scanned.tail,
-            end: scanned.end,
-            report,
-        }
-    }
-}
-
-pub(super) fn checkpointed(segment: &Segment, checkpoint: &[u8]) -> Result<State> {
-    let mut state = State::default();
-    let at = FIXED_BYTES as u64;
-    for entry in Entries::new(checkpoint, segment.head.checkpoint_entries) {
-        let entry = entry.map_err(|bad| {
-            Error::corrupt(&segment.name, at, "checkpoint entries", format!("{bad:?}"))
-        })?;
-        state
-            .apply(&entry)
-            .map_err(|bad| Error::corrupt(&segment.name, at, bad.expected, bad.found))?;
-    }
-    Ok(state)
-}
-
-pub(super) fn apply(
-    state: &mut State,
-    segment: &Segment,
-    header: &Header,
-    body: &[u8],
-) -> Result<()> {
-    for entry in Entries::new(body, header.entries) {
-        let entry = entry.map_err(|bad| bad_entry(&segment.name, header.position, &bad))?;
-        state.apply(&entry).map_err(|bad| {
-            let at = segment.file_at(header.position);
-            Error::corrupt(&segment.name, at, bad.expected, bad.found)
-        })?;
-    }
-    Ok(())
 }
 
 /// A segment whose end nobody can vouch for.
@@ -417,11 +317,11 @@ fn rewrite(
     part: &Part,
     options: &Options,
     clock: &dyn Clock,
-) -> Result<(Segment, Starts)> {
+) -> Result<(Segment, State)> {
     let old = &part.segment;
-    let mut state = checkpointed(old, &part.checkpoint)?;
-    let proven =
-        scan(old, Some(part.durable), |header, body| apply(&mut state, old, header, body))?;
+    let mut replay = Replay::of(old, &part.checkpoint)?;
+    let proven = scan(old, Some(part.durable), |visited| replay.take(old, &visited))?;
+    let state = replay.state;
     if proven.end != part.durable {
         let expected = format!("a frame that ends at position {}", part.durable);
         let at = old.file_at(proven.end);
@@ -437,7 +337,6 @@ fn rewrite(
     }
     let mut checkpoint = Vec::new();
     let entries = state.encode(&mut checkpoint);
-    let starts = state.topics().iter().map(|topic| (topic.next, topic.latest_ms)).collect();
     let moves_whole_segment = part.durable == old.base();
     let start = Start {
         log_id: old.head.log_id,
@@ -466,7 +365,7 @@ fn rewrite(
         let size = old.file_at(part.durable) + HEADER_BYTES as u64;
         old.file.set_size(size).map_err(|e| Error::io("cut", &old.name, e))?;
     }
-    Ok((segment, Starts(starts)))
+    Ok((segment, state))
 }
 
 fn assemble(

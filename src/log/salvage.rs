@@ -1,9 +1,375 @@
-//! Salvage.
-use crate::error::Result;
-/// x
-#[derive(Clone, Debug)]
-pub struct SalvageReport {}
-/// x
-pub fn salvage(_directory: impl AsRef<std::path::Path>) -> Result<SalvageReport> {
-    Ok(SalvageReport {})
+//! Salvage: making a damaged log usable again, knowing what is lost.
+//!
+//! Every segment is read from its first byte to its last. Where frames are damaged, the file is
+//! written anew with a marker that says which positions are lost; everything else stays where it
+//! is, so positions and offsets keep their meaning. Nothing is deleted: a file that is replaced
+//! is first copied to the directory `quarantine`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::format::frame::{HEADER_BYTES, Header, Kind, MAGIC};
+use crate::format::header::{SegmentHead, frames_at};
+use crate::format::{ALIGNMENT, name};
+use crate::offset::Position;
+use crate::segment::chunk::usize_of;
+use crate::segment::scan::{Stop, scan};
+use crate::segment::sealed::open_segment;
+use crate::segment::writer::marker;
+use crate::segment::{Segment, Tail};
+use crate::state::State;
+use crate::storage::disk::DiskStorage;
+use crate::storage::{Storage, read_full, write_full};
+
+use super::open::{list, lock};
+use super::replay::Replay;
+
+/// What salvage found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// Segments that were read.
+    pub segments: usize,
+    /// What is lost, in order. Empty if the log is whole: then nothing was changed.
+    pub lost: Vec<Lost>,
+    /// Files that were copied to the directory `quarantine` before they were replaced.
+    pub quarantined: Vec<String>,
+}
+
+/// A part of the log that is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lost {
+    /// The segment file.
+    pub file: String,
+    /// The position at which the loss begins.
+    pub from: Position,
+    /// The position at which the log goes on.
+    pub to: Position,
+}
+
+/// Makes the damaged log in a directory usable again, at the price of what is damaged.
+///
+/// For use after [`Error::Corrupt`]. Readers are told of missing messages by
+/// [`Error::Lagged`]. Acknowledgements that are lost only mean that messages are delivered again.
+/// Where the very end of the log is lost, so are the last offsets of its topics: they are given
+/// to other messages. A topic or group whose name is lost is called `lost topic 7` or
+/// `lost group 7`.
+///
+/// # Errors
+///
+/// [`Error::Locked`], [`Error::NotADirectory`], [`Error::UnsupportedVersion`];
+/// [`Error::Corrupt`] if there is nothing to begin with; [`Error::Full`] or [`Error::Io`]: what
+/// was done so far stays, and salvage can be called again.
+///
+/// # Examples
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # ackline::Log::open(dir.path())?.close()?;
+/// let report = ackline::salvage(dir.path())?;
+/// assert!(report.lost.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn salvage(directory: impl AsRef<Path>) -> Result<SalvageReport> {
+    salvage_on(&DiskStorage::new(directory.as_ref()))
+}
+
+/// [`salvage`] on any storage.
+///
+/// # Errors
+///
+/// Those of [`salvage`].
+pub fn salvage_on(storage: &dyn Storage) -> Result<SalvageReport> {
+    let _guard = lock(storage, Duration::from_secs(1), false)?;
+    let listing = list(storage)?;
+    for leftover in &listing.temporary {
+        storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;
+    }
+    let mut salvage = Salvage {
+        storage,
+        log_id: find_log_id(storage, &listing.bases)?,
+        state: State::default(),
+        tail: Tail { sequence: 0, chain: 0, epoch: 0 },
+        report: SalvageReport::default(),
+    };
+    let mut bases = listing.bases.clone();
+    // A segment that is missing in the middle is made again, as one that is lost as a whole.
+    for base in &listing.bases {
+        if let Ok((segment, _)) = open_segment(storage, *base)
+            && let Some(previous) = segment.head.previous_base
+            && previous >= bases[0]
+        {
+            bases.push(previous);
+        }
+    }
+    bases.sort_unstable();
+    bases.dedup();
+    for (i, base) in bases.iter().enumerate() {
+        let previous = i.checked_sub(1).map(|i| bases[i]);
+        salvage.segment(previous, *base, bases.get(i + 1).copied())?;
+    }
+    Ok(salvage.report)
+}
+
+/// The identity of the log: that of the newest segment that still says one.
+fn find_log_id(storage: &dyn Storage, bases: &[Position]) -> Result<u128> {
+    for base in bases.iter().rev() {
+        match open_segment(storage, *base) {
+            Ok((segment, _)) => return Ok(segment.head.log_id),
+            Err(Error::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let expected = "a segment with a whole head and checkpoint";
+    Err(Error::corrupt(storage.describe(), 0, expected, "none"))
+}
+
+struct Salvage<'a> {
+    storage: &'a dyn Storage,
+    log_id: u128,
+    /// The state and what the next frame continues, at the end of the segments so far.
+    state: State,
+    tail: Tail,
+    report: SalvageReport,
+}
+
+/// A whole frame in a damaged file.
+#[derive(Clone, Copy)]
+struct Run {
+    /// The byte of the file.
+    at: usize,
+    bytes: usize,
+    position: Position,
+    identity: u32,
+    header: Header,
+}
+
+impl Salvage<'_> {
+    fn segment(
+        &mut self,
+        previous: Option<Position>,
+        base: Position,
+        next: Option<Position>,
+    ) -> Result<()> {
+        self.report.segments += 1;
+        let opened = match open_segment(self.storage, base) {
+            Ok((segment, checkpoint)) if segment.head.log_id == self.log_id => {
+                Some((segment, checkpoint))
+            }
+            Ok(_) | Err(Error::Corrupt { .. }) => None,
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let whole_head = opened.as_ref().is_some_and(|(segment, _)| {
+            segment.head.previous_base == previous || previous.is_none()
+        });
+        if let Some((segment, checkpoint)) = &opened
+            && whole_head
+            && self.take_whole(segment, checkpoint, next)?
+        {
+            return Ok(());
+        }
+        self.rebuild(opened.filter(|_| whole_head), previous, base, next)
+    }
+
+    /// Takes in a segment as it is. `false` if it is damaged.
+    fn take_whole(
+        &mut self,
+        segment: &Segment,
+        checkpoint: &[u8],
+        next: Option<Position>,
+    ) -> Result<bool> {
+        let Ok(mut replay) = Replay::of(segment, checkpoint) else { return Ok(false) };
+        let scanned = match scan(segment, next, |visited| replay.take(segment, &visited)) {
+            Ok(scanned) => scanned,
+            Err(Error::Corrupt { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let is_whole = match next {
+            Some(next) => scanned.end == next,
+            None => {
+                let sealed = scanned.stop == Stop::Marker(Kind::Sealed);
+                scanned.durable <= scanned.end && !sealed
+            }
+        };
+        if is_whole {
+            (self.state, self.tail) = (replay.state, scanned.tail);
+        }
+        Ok(is_whole)
+    }
+
+    /// Writes a damaged or missing segment anew, with markers where frames are lost.
+    fn rebuild(
+        &mut self,
+        opened: Option<(Segment, Vec<u8>)>,
+        previous: Option<Position>,
+        base: Position,
+        next: Option<Position>,
+    ) -> Result<()> {
+        let (file_name, lost_before) = (name::segment(base), self.report.lost.len());
+        let old = self.read_file(&file_name)?;
+        let (head, checkpoint) = match opened {
+            Some((segment, checkpoint)) => (segment.head, checkpoint),
+            None => self.new_head(previous, base)?,
+        };
+        let (runs, evidence) = find_frames(&old, base, next);
+        let after_last = runs.last().map_or(base, |run| run.position.plus(run.bytes as u64));
+        // Where promised frames at the very end are lost, the log goes on behind them.
+        let end = next.unwrap_or(after_last.max(evidence));
+        let size = head.frames_at() + (end.0 - base.0) + 2 * HEADER_BYTES as u64;
+        let mut new = head.encode(&checkpoint);
+        new.resize(usize_of(size), 0);
+        let file_at = |position: Position| usize_of(head.frames_at() + (position.0 - base.0));
+        let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
+        let (mut at, mut tail) = (base, tail);
+        for run in runs.iter().filter(|run| run.position < end) {
+            if run.position < at {
+                continue;
+            }
+            if run.position > at {
+                self.lose(&mut new, &file_name, file_at(at), at, run.position, &tail);
+            }
+            let to = file_at(run.position);
+            new[to..to + run.bytes].copy_from_slice(&old[run.at..run.at + run.bytes]);
+            at = run.position.plus(run.bytes as u64);
+            let (sequence, epoch) = (run.header.sequence + 1, run.header.epoch);
+            tail = Tail { sequence, chain: run.identity, epoch };
+        }
+        if at < end {
+            self.lose(&mut new, &file_name, file_at(at), at, end, &tail);
+        }
+        if let Some(next) = next {
+            let mut sealed = [0; HEADER_BYTES];
+            marker(Kind::Sealed, next, &tail, next).encode(&mut sealed);
+            new[file_at(next)..file_at(next) + HEADER_BYTES].copy_from_slice(&sealed);
+        }
+        if lost_before == self.report.lost.len() {
+            // The frames are whole: what is missing is the segment that followed.
+            self.report.lost.push(Lost { file: name::segment(end), from: end, to: end });
+        }
+        self.replace(&file_name, base, &old, &new)?;
+        let (segment, checkpoint) = open_segment(self.storage, base)?;
+        if !self.take_whole(&segment, &checkpoint, next)? {
+            let expected = "a log that can be replayed";
+            return Err(Error::corrupt(&file_name, 0, expected, "entries that contradict it"));
+        }
+        Ok(())
+    }
+
+    fn lose(
+        &mut self,
+        new: &mut [u8],
+        file: &str,
+        file_at: usize,
+        from: Position,
+        to: Position,
+        tail: &Tail,
+    ) {
+        // Frames are at least as long as a header, so the marker fits into what is lost.
+        marker(Kind::Gap, from, tail, to).encode(&mut new[file_at..file_at + HEADER_BYTES]);
+        self.report.lost.push(Lost { file: file.to_owned(), from, to });
+    }
+
+    /// A head for a segment whose own is lost: the state at the end of the one before.
+    fn new_head(
+        &self,
+        previous_base: Option<Position>,
+        base: Position,
+    ) -> Result<(SegmentHead, Vec<u8>)> {
+        let mut checkpoint = Vec::new();
+        let checkpoint_entries = self.state.encode(&mut checkpoint);
+        let too_large = |_| Error::TooLarge {
+            what: "checkpoint",
+            bytes: checkpoint.len() as u64,
+            max: u32::MAX.into(),
+        };
+        let head = SegmentHead {
+            log_id: self.log_id,
+            base,
+            previous_base,
+            sequence: self.tail.sequence,
+            epoch: self.tail.epoch,
+            created_ms: 0,
+            chain: self.tail.chain,
+            checkpoint_bytes: u32::try_from(checkpoint.len()).map_err(too_large)?,
+            checkpoint_entries,
+            checkpoint_checksum: crc32fast::hash(&checkpoint),
+        };
+        debug_assert_eq!(head.frames_at(), frames_at(checkpoint.len()), "one layout");
+        Ok((head, checkpoint))
+    }
+
+    fn read_file(&self, file_name: &str) -> Result<Vec<u8>> {
+        let io = |e| Error::io("read", file_name, e);
+        let file = match self.storage.open(file_name) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened.map_err(io)?,
+        };
+        let mut bytes = vec![0; usize_of(file.size().map_err(io)?)];
+        let read = read_full(&*file, &mut bytes, 0).map_err(io)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    /// Puts `new` in the place of a file, after a copy of the old one is in quarantine.
+    fn replace(&mut self, file_name: &str, base: Position, old: &[u8], new: &[u8]) -> Result<()> {
+        let (storage, unfinished) = (self.storage, name::unfinished(base));
+        let write = |bytes: &[u8]| {
+            let file = storage.create(&unfinished)?;
+            write_full(&*file, bytes, 0)?;
+            file.sync()
+        };
+        if !old.is_empty() {
+            // Copied under its own name: made unfinished, then renamed by the move itself.
+            let copy = format!("{file_name}.damaged");
+            let copied = write(old)
+                .and_then(|()| storage.rename(&unfinished, &copy))
+                .and_then(|()| storage.quarantine(&copy));
+            copied.map_err(|e| Error::io("copy to quarantine", file_name, e))?;
+            self.report.quarantined.push(copy);
+        }
+        let replaced = write(new)
+            .and_then(|()| storage.rename(&unfinished, file_name))
+            .and_then(|()| storage.sync_directory());
+        replaced.map_err(|e| Error::io("replace", file_name, e))
+    }
+}
+
+/// All whole frames of a file that lie where they belong, whatever lies between them, and the
+/// highest watermark that any header in it carries.
+fn find_frames(bytes: &[u8], base: Position, next: Option<Position>) -> (Vec<Run>, Position) {
+    let (mut runs, mut evidence) = (Vec::new(), base);
+    // Where frames begin in the file is known once the first header is found.
+    let mut offset: Option<u64> = None;
+    let mut at = 0;
+    while at + HEADER_BYTES <= bytes.len() {
+        let header = (bytes[at..at + 4] == MAGIC.to_le_bytes())
+            .then(|| Header::decode(&bytes[at..]).ok())
+            .flatten()
+            .filter(|(header, _)| header.position >= base)
+            .filter(|(header, _)| {
+                let mapped = (at as u64).checked_sub(header.position.0 - base.0);
+                mapped.is_some() && (offset.is_none() || offset == mapped)
+            });
+        let Some((header, identity)) = header else {
+            at += ALIGNMENT;
+            continue;
+        };
+        let position = header.position;
+        offset = Some(at as u64 - (position.0 - base.0));
+        evidence = evidence.max(header.durable);
+        let frame_bytes = usize_of(header.frame_bytes());
+        let body = bytes.get(at + HEADER_BYTES..at + frame_bytes);
+        let is_whole = body.is_some_and(|body| crc32fast::hash(body) == header.body_checksum);
+        let is_ours = header.kind == Kind::Frame && next.is_none_or(|next| position < next);
+        if is_whole && is_ours {
+            runs.push(Run { at, bytes: frame_bytes, position, identity, header });
+            at += frame_bytes;
+        } else {
+            at += ALIGNMENT;
+        }
+    }
+    (runs, evidence)
 }

@@ -51,23 +51,37 @@ pub(crate) struct Frame {
     pub(crate) end: Position,
 }
 
+/// What lies at a position of a chunk.
+#[derive(Clone, Debug)]
+pub(crate) enum At {
+    Frame(Frame),
+    /// Salvage found that what was here is lost; the log goes on at `to`.
+    Gap {
+        to: Position,
+    },
+    /// The chunk ends before the frame does.
+    Cut,
+}
+
 impl Chunk {
     pub(crate) fn holds(&self, at: Position) -> bool {
         self.start <= at && at < self.end
     }
 
-    /// The frame at `at`. `None` if the chunk ends before the frame does.
-    ///
-    /// `file` and `file_at` (of the chunk's start) are for the message about a damaged frame.
-    pub(crate) fn frame(&self, at: Position, file: &str, file_at: u64) -> Result<Option<Frame>> {
+    /// What lies at `at`. `file` and `file_at` (of the chunk's start) are for the message about
+    /// a damaged frame.
+    pub(crate) fn look(&self, at: Position, file: &str, file_at: u64) -> Result<At> {
         let from = self.origin + usize_of(at.0 - self.start.0);
         let until = self.origin + usize_of(self.end.0 - self.start.0);
-        if until - from < HEADER_BYTES {
-            return Ok(None);
+        if until < from + HEADER_BYTES {
+            return Ok(At::Cut);
         }
         let byte = file_at + (at.0 - self.start.0);
         let header = match Header::decode(&self.buffer[from..until]) {
-            Ok((header, _)) if header.kind == Kind::Frame && header.position == at => header,
+            Ok((header, _)) if header.position == at && header.kind == Kind::Frame => header,
+            Ok((header, _)) if header.position == at && header.kind == Kind::Gap => {
+                return Ok(At::Gap { to: header.durable });
+            }
             Ok((header, _)) => {
                 let found = format!("{:?} of position {}", header.kind, header.position);
                 return Err(Error::corrupt(file, byte, format!("the frame of {at}"), found));
@@ -78,7 +92,7 @@ impl Chunk {
         };
         let body = from + HEADER_BYTES..from + usize_of(header.frame_bytes());
         if body.end > until {
-            return Ok(None);
+            return Ok(At::Cut);
         }
         if !self.trusted {
             let found = crc32fast::hash(&self.buffer[body.clone()]);
@@ -88,7 +102,7 @@ impl Chunk {
             }
         }
         let end = at.plus(header.frame_bytes());
-        Ok(Some(Frame { body, entries: header.entries, at, end }))
+        Ok(At::Frame(Frame { body, entries: header.entries, at, end }))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::entry;
 use crate::offset::{Position, TopicId};
 
-use super::chunk::{Chunk, Frame, Shared};
+use super::chunk::{At, Chunk, Frame, Shared};
 use super::sealed::{READ_BYTES, bad_entry, read_chunk};
 use super::{Segments, View};
 
@@ -154,14 +154,23 @@ impl TopicCursor {
         loop {
             let source = self.source.as_ref().expect("a source was just set");
             let chunk = &source.chunk;
-            match chunk.frame(at, &source.file, source.file_at) {
-                Ok(Some(frame)) => {
+            match chunk.look(at, &source.file, source.file_at)? {
+                At::Frame(frame) => {
                     let (from, left) = (frame.body.start, frame.entries);
                     self.frame = Some(Open { frame, at: from, left, hit: false });
                     return Ok(());
                 }
+                At::Gap { to } if to > at && to < visible => {
+                    self.source = None;
+                    return self.open_frame(segments, to, visible);
+                }
+                At::Gap { to } => {
+                    let byte = source.file_at + (at.0 - chunk.start.0);
+                    let found = format!("a gap up to position {to}");
+                    return Err(Error::corrupt(&source.file, byte, "a visible message", found));
+                }
                 // The chunk ends within the frame: read from the frame's beginning, and more.
-                Ok(None) => {
+                At::Cut => {
                     let next = segments.fetch(at, visible, bytes)?;
                     let got_all = next.chunk.start <= at && next.chunk.end == chunk.end;
                     if got_all && chunk.start <= at && bytes > READ_BYTES {
@@ -172,25 +181,8 @@ impl TopicCursor {
                     bytes = bytes.saturating_mul(4);
                     self.source = Some(next);
                 }
-                Err(error) => return self.after_damage(segments, at, visible, error),
             }
         }
-    }
-
-    /// Where salvage cut a segment short, reading goes on with the next one.
-    fn after_damage(
-        &mut self,
-        segments: &Segments,
-        at: Position,
-        visible: Position,
-        error: Error,
-    ) -> Result<()> {
-        self.source = None;
-        let Some(next) = segments.cut_at(at)? else { return Err(error) };
-        if next >= visible {
-            return Err(error);
-        }
-        self.open_frame(segments, next, visible)
     }
 }
 
@@ -232,17 +224,6 @@ impl Segments {
         let chunk = sealed.chunk(at, bytes)?;
         let (file, file_at) = (sealed.name().to_owned(), sealed.file_at(chunk.start));
         Ok(Source { chunk, file, file_at })
-    }
-
-    /// If salvage cut a sealed segment at `at`, where the next segment begins.
-    fn cut_at(&self, at: Position) -> Result<Option<Position>> {
-        let view = self.view();
-        let after = view.bases.partition_point(|base| *base <= at);
-        if after == 0 || after == view.bases.len() {
-            return Ok(None);
-        }
-        let cut = self.sealed(&view, after - 1)?.ends_early(at)?;
-        Ok(cut.then(|| view.bases[after]))
     }
 
     fn locate(&self, topic: TopicId, offset: u64) -> Result<Located> {

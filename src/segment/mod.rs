@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::format::frame::HEADER_BYTES;
 use crate::format::header::SegmentHead;
 use crate::offset::{Position, TopicId};
+use crate::state::State;
 use crate::storage::{Storage, StorageFile};
 use crate::sync::{Mutex, RwLock};
 use index::SegmentIndex;
@@ -72,6 +73,10 @@ impl Segment {
 pub(crate) struct Starts(pub(crate) Vec<(u64, u64)>);
 
 impl Starts {
+    pub(crate) fn of(state: &State) -> Self {
+        Self(state.topics().iter().map(|topic| (topic.next, topic.latest_ms)).collect())
+    }
+
     /// The offset that the topic's next message gets here; 0 before the topic was made.
     pub(crate) fn next(&self, topic: TopicId) -> u64 {
         self.0.get(topic.0 as usize).map_or(0, |start| start.0)
@@ -149,15 +154,20 @@ impl Segments {
     }
 
     /// Puts a new active segment behind the present one, which is sealed and stays open until
-    /// its sidecar is written; returns the sealed one.
-    pub(crate) fn roll(&self, next: Active) -> Arc<Sealed> {
+    /// its sidecar is written; returns the sealed one. An empty one is replaced.
+    pub(crate) fn roll(&self, next: Active) -> Option<Arc<Sealed>> {
         let old = self.view();
         let base = next.segment.base();
+        if base == old.active.segment.base() {
+            let bases = old.bases.clone();
+            *self.view.write() = Arc::new(View { bases, active: Arc::new(next) });
+            return None;
+        }
         let sealed = Arc::new(Sealed::from_active(&old.active, base, self.options.map));
         self.open.lock().push(Arc::clone(&sealed));
         let bases = old.bases.iter().copied().chain([base]).collect();
         *self.view.write() = Arc::new(View { bases, active: Arc::new(next) });
-        sealed
+        Some(sealed)
     }
 
     /// Forgets the oldest segment, whose file is gone.

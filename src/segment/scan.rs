@@ -66,25 +66,34 @@ impl Window<'_> {
     }
 }
 
-/// Reads the frames of `segment` up to `until` (or all), handing each one's header and body to
-/// `visit`, and looks behind their end.
+/// What a scan comes by.
+#[derive(Debug)]
+pub(crate) enum Visited<'a> {
+    Frame(&'a Header, &'a [u8]),
+    /// Frames are missing here, and salvage said so: what follows need not continue what was.
+    Gap,
+}
+
+/// Reads the frames of `segment` up to `until` (or all), handing each to `visit`, and looks
+/// behind their end.
 pub(crate) fn scan(
     segment: &Segment,
     until: Option<Position>,
-    mut visit: impl FnMut(&Header, &[u8]) -> Result<()>,
+    mut visit: impl FnMut(Visited<'_>) -> Result<()>,
 ) -> Result<Scan> {
     let head = &segment.head;
     let mut window = Window { segment, bytes: Vec::new(), at: 0 };
     let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
     let (end, stop, rest_is_dirty) = (head.base, Stop::FileEnd, false);
     let mut scan = Scan { end, tail, stop, durable: head.base, rest_is_dirty };
+    let mut after_gap = false;
     loop {
         if until.is_some_and(|until| scan.end >= until) {
             return Ok(scan);
         }
         let at = segment.file_at(scan.end);
         let bytes = window.get(at, HEADER_BYTES)?;
-        let (header, identity) = match classify(bytes, &scan) {
+        let (header, identity) = match classify(bytes, &scan, after_gap) {
             Ok(next) => next,
             Err(stop) => {
                 scan.stop = stop;
@@ -92,6 +101,12 @@ pub(crate) fn scan(
             }
         };
         scan.durable = scan.durable.max(header.durable);
+        if header.kind == Kind::Gap && header.durable > scan.end {
+            visit(Visited::Gap)?;
+            scan.end = header.durable;
+            after_gap = true;
+            continue;
+        }
         if header.kind != Kind::Frame {
             scan.stop = Stop::Marker(header.kind);
             break;
@@ -101,7 +116,8 @@ pub(crate) fn scan(
             scan.stop = stop;
             break;
         }
-        visit(&header, body)?;
+        visit(Visited::Frame(&header, body))?;
+        after_gap = false;
         scan.end = scan.end.plus(header.frame_bytes());
         scan.tail = Tail { sequence: header.sequence + 1, chain: identity, epoch: header.epoch };
     }
@@ -112,8 +128,13 @@ pub(crate) fn scan(
     Ok(scan)
 }
 
-/// Whether these bytes are the header that belongs at the end of `scan`.
-fn classify(bytes: &[u8], scan: &Scan) -> std::result::Result<(Header, u32), Stop> {
+/// Whether these bytes are the header that belongs at the end of `scan`. After a gap nobody
+/// knows which frame was the last.
+fn classify(
+    bytes: &[u8],
+    scan: &Scan,
+    after_gap: bool,
+) -> std::result::Result<(Header, u32), Stop> {
     let broken = |expected: String, found: String| Err(Stop::Broken { expected, found });
     match Header::decode(bytes) {
         Err(Bad::Zero) => Err(Stop::Zero),
@@ -125,6 +146,7 @@ fn classify(bytes: &[u8], scan: &Scan) -> std::result::Result<(Header, u32), Sto
         Ok((header, _)) if header.position != scan.end => {
             broken(format!("position {}", scan.end), format!("{}", header.position))
         }
+        Ok(next) if after_gap => Ok(next),
         Ok((header, _)) if header.previous != scan.tail.chain => {
             let expected = format!("a frame that follows {:08x}", scan.tail.chain);
             broken(expected, format!("one that follows {:08x}", header.previous))

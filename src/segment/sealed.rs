@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 use crate::format::entry::{Entries, Entry};
 use crate::format::header::{FIXED_BYTES, SegmentHead};
-use crate::format::{frame, name};
+use crate::format::name;
 use crate::offset::Position;
 use crate::storage::{Storage, read_full};
 use crate::sync::Mutex;
 
-use super::chunk::{Chunk, Frame, Shared, usize_of};
+use super::chunk::{At, Chunk, Frame, Shared, usize_of};
 use super::index::{Point, SegmentIndex};
 use super::{Active, Segment, Starts};
 
@@ -131,13 +131,6 @@ impl Sealed {
         Ok(made)
     }
 
-    /// Makes the index from the frames, whatever the sidecar says.
-    pub(crate) fn reindex(&self) -> Result<Arc<SegmentIndex>> {
-        let made = Arc::new(self.rebuild_index()?);
-        *self.index.lock() = Some(Arc::clone(&made));
-        Ok(made)
-    }
-
     fn read_sidecar(&self, storage: &dyn Storage) -> Option<SegmentIndex> {
         let file = storage.open(&name::index(self.base())).ok()?;
         let bytes = usize::try_from(file.size().ok()?).ok()?;
@@ -158,16 +151,17 @@ impl Sealed {
         while at < self.end {
             let chunk = self.chunk(at, bytes)?;
             let from = at;
-            loop {
-                match chunk.frame(at, self.name(), self.file_at(chunk.start)) {
-                    Ok(Some(frame)) => {
+            while at < self.end {
+                match chunk.look(at, self.name(), self.file_at(chunk.start))? {
+                    At::Frame(frame) => {
                         index_frame(&mut index, &mut latest, &chunk, &frame, self.name())?;
                         at = frame.end;
                     }
-                    Ok(None) => break,
-                    // A salvaged segment ends early, with a marker.
-                    Err(_) if self.ends_early(at)? => return Ok(index),
-                    Err(error) => return Err(error),
+                    At::Gap { to } => at = to.max(at.plus(1)),
+                    At::Cut => break,
+                }
+                if !chunk.holds(at) {
+                    break;
                 }
             }
             if at == from {
@@ -181,16 +175,6 @@ impl Sealed {
             }
         }
         Ok(index)
-    }
-
-    /// Whether salvage cut the segment at `at`: the rest up to the next segment is lost.
-    pub(crate) fn ends_early(&self, at: Position) -> Result<bool> {
-        let mut bytes = [0; frame::HEADER_BYTES];
-        let read = read_full(&*self.segment.file, &mut bytes, self.file_at(at))
-            .map_err(|e| Error::io("read", self.name(), e))?;
-        let marker = frame::Header::decode(&bytes[..read]);
-        Ok(matches!(marker, Ok((header, _)) if header.kind == frame::Kind::Sealed
-            && header.position == at && header.durable == self.end))
     }
 
     /// Writes the sidecar. Unsynced: a damaged one is made again.

@@ -13,7 +13,7 @@ use crate::storage::{Storage, StorageFile, is_full, write_full};
 
 use super::Segment;
 
-const ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// A zero-filled, durable file without a place in the log yet.
 #[derive(Debug)]

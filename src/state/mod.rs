@@ -12,6 +12,9 @@ use crate::format::entry::{Entry, encode_group, encode_progress, encode_topic};
 use crate::offset::{GroupId, TopicId};
 use progress::GroupProgress;
 
+/// How many topics or groups may be missing in one gap; more is not a gap but damage.
+const INVENTED_MAX: u64 = 10_000;
+
 /// Everything that a checkpoint holds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
@@ -86,6 +89,62 @@ impl State {
                 self.group_mut(*group)?.progress.apply(progress);
             }
             Entry::Seek { group, to } => self.group_mut(*group)?.progress.seek(*to),
+        }
+        Ok(())
+    }
+
+    /// Prepares for what follows a gap: messages of each topic may be missing.
+    ///
+    /// A topic or group whose making was lost gets a name that says so when it is met.
+    pub(crate) fn apply_after_gap(&mut self, entry: &Entry<'_>) -> Result<(), Contradiction> {
+        match entry {
+            Entry::Message(message) => {
+                self.invent_topics(message.topic.0)?;
+                let topic = self.topic_mut(message.topic)?;
+                topic.next = topic.next.max(message.offset);
+            }
+            Entry::Topic { id, .. } => self.invent_topics_below(id.0)?,
+            Entry::Group { id, topic, .. } => {
+                self.invent_topics(topic.0)?;
+                self.invent_groups_below(id.0, *topic)?;
+            }
+            // Progress of a group that nobody knows helps nobody.
+            Entry::Progress { group, .. } | Entry::Seek { group, .. }
+                if self.group(*group).is_none() =>
+            {
+                return Ok(());
+            }
+            Entry::Progress { .. } | Entry::Seek { .. } => {}
+        }
+        self.apply(entry)
+    }
+
+    fn invent_topics(&mut self, id: u32) -> Result<(), Contradiction> {
+        self.invent_topics_below(id.saturating_add(1))
+    }
+
+    fn invent_topics_below(&mut self, bound: u32) -> Result<(), Contradiction> {
+        let known = self.topics.len() as u64;
+        if u64::from(bound) > known + INVENTED_MAX {
+            return Err(contradiction("a topic near", known, bound.into()));
+        }
+        while self.topics.len() < bound as usize {
+            let id = u32::try_from(self.topics.len()).expect("below the bound");
+            let name = format!("lost topic {id}");
+            self.apply(&Entry::Topic { id: TopicId(id), next: 0, latest_ms: 0, name: &name })?;
+        }
+        Ok(())
+    }
+
+    fn invent_groups_below(&mut self, bound: u32, topic: TopicId) -> Result<(), Contradiction> {
+        let known = self.groups.len() as u64;
+        if u64::from(bound) > known + INVENTED_MAX {
+            return Err(contradiction("a group near", known, bound.into()));
+        }
+        while self.groups.len() < bound as usize {
+            let id = GroupId(u32::try_from(self.groups.len()).expect("below the bound"));
+            let name = format!("lost group {}", id.0);
+            self.apply(&Entry::Group { id, topic, floor: 0, may_lag: true, name: &name })?;
         }
         Ok(())
     }

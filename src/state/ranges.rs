@@ -102,6 +102,7 @@ impl RangeSet {
     }
 
     /// How many ranges there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.ranges.len()
     }

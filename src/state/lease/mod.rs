@@ -226,6 +226,7 @@ impl Leases {
         self.limits = limits;
     }
 
+    #[cfg(test)]
     pub(crate) fn unsettled_len(&self) -> usize {
         self.unsettled.len()
     }
@@ -241,6 +242,7 @@ impl Leases {
     }
 
     /// How many suspects of the last crash are still to be cleared.
+    #[cfg(test)]
     pub(crate) fn suspects_len(&self) -> usize {
         self.suspects.len()
     }
@@ -285,6 +287,7 @@ impl Leases {
     }
 
     /// Whether `plan` would give anything out at `now`.
+    #[cfg(test)]
     pub(crate) fn has_work(&self, now: Now, visible_end: u64) -> bool {
         if self.leased > 0 && self.earliest_until <= now.monotonic {
             return true;

@@ -1,0 +1,177 @@
+//! Getting in: how callers queue entries, and how they wait for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::offset::Offset;
+use crate::pending::{Parked, Ticket};
+use crate::sync::MutexGuard;
+
+use super::queue::{Core, Enlisting};
+use super::{Class, Commits};
+
+/// More than this in the queue makes callers wait until some of it is written.
+const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// What a caller does once its entries are queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Lead,
+    Follow,
+}
+
+impl Commits {
+    /// Queues entries of at most `bytes` in one frame and leaves them to others to commit.
+    pub(crate) fn enlist<R>(
+        &self,
+        class: Class,
+        bytes: usize,
+        add: impl FnOnce(&mut Enlisting<'_>) -> Result<R>,
+    ) -> Result<(R, Arc<Ticket>)> {
+        let mut core = self.admit(class, bytes)?;
+        let enlisted = core.enlist(bytes, add);
+        let nobody_leads = !core.leading;
+        drop(core);
+        if nobody_leads {
+            self.work.notify();
+        }
+        enlisted
+    }
+
+    /// Queues entries of at most `bytes` in one frame and waits until the policy calls them
+    /// safe. `offset_of` names the offset for the message about a wait that was too long.
+    pub(crate) fn commit<R>(
+        &self,
+        class: Class,
+        bytes: usize,
+        offset_of: impl FnOnce(&R) -> Option<Offset>,
+        add: impl FnOnce(&mut Enlisting<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let mut core = self.admit(class, bytes)?;
+        let (value, ticket) = core.enlist(bytes, add)?;
+        let role = Self::choose_role(&mut core, &ticket);
+        drop(core);
+        let timeout = self.config.sync_timeout;
+        match self.follow_through(&ticket, role, Some(timeout)) {
+            Some(result) => result.map(|()| value),
+            None => Err(Error::SyncTimeout { offset: offset_of(&value), waited: timeout }),
+        }
+    }
+
+    /// Like [`enlist`](Self::enlist), but gives up rather than wait for anything. `false` if
+    /// nothing was queued.
+    pub(crate) fn try_enlist(&self, bytes: usize, add: impl FnOnce(&mut Enlisting<'_>)) -> bool {
+        let mut core = self.core.lock();
+        let need = core.worst_bytes(bytes);
+        let stuck = self.latch.get().is_some() || core.rolling || core.closed;
+        if stuck || core.end.plus(need) > core.room_end {
+            return false;
+        }
+        let added = core.enlist(bytes, |enlisting| {
+            add(enlisting);
+            Ok(())
+        });
+        added.is_ok()
+    }
+
+    /// Waits until `bytes` bytes of entries may be queued.
+    fn admit(&self, class: Class, bytes: usize) -> Result<MutexGuard<'_, Core>> {
+        if bytes as u64 > self.config.batch_bytes_max {
+            let max = self.config.batch_bytes_max;
+            return Err(Error::TooLarge { what: "batch", bytes: bytes as u64, max });
+        }
+        loop {
+            let observed = self.room.observe();
+            let core = self.core.lock();
+            self.latch.check()?;
+            if core.closed {
+                return Err(Error::Closed);
+            }
+            if core.rolling {
+                drop(core);
+                self.room.wait(observed, None);
+                continue;
+            }
+            if core.queued_bytes > QUEUED_BYTES_MAX {
+                let front = core.queue.front().map(|gather| Arc::clone(&gather.ticket));
+                drop(core);
+                if let Some(ticket) = front {
+                    // Whatever becomes of it, the queue is shorter; errors show at the next turn.
+                    drop(self.wait_for(&ticket, None));
+                }
+                continue;
+            }
+            let need = core.worst_bytes(bytes);
+            if core.end.plus(need) > core.room_end {
+                drop(core);
+                self.roll(class, need)?;
+                continue;
+            }
+            // The last part of a segment is for progress, unless the next one is there.
+            let reserve = if core.spare.is_some() { 0 } else { self.reserve_bytes() };
+            let in_reserve = core.end.plus(need + reserve) > core.room_end;
+            if class == Class::Append && in_reserve {
+                drop(core);
+                self.ensure_room_for_append()?;
+                continue;
+            }
+            return Ok(core);
+        }
+    }
+
+    fn choose_role(core: &mut Core, ticket: &Ticket) -> Role {
+        if core.leading {
+            ticket.register();
+            Role::Follow
+        } else {
+            core.leading = true;
+            Role::Lead
+        }
+    }
+
+    /// Waits for a ticket, leading if nobody does. `None` after `timeout`.
+    pub(super) fn wait_for(
+        &self,
+        ticket: &Arc<Ticket>,
+        timeout: Option<Duration>,
+    ) -> Option<Result<()>> {
+        if let Some(result) = ticket.result() {
+            return Some(result);
+        }
+        let role = Self::choose_role(&mut self.core.lock(), ticket);
+        self.follow_through(ticket, role, timeout)
+    }
+
+    fn follow_through(
+        &self,
+        ticket: &Arc<Ticket>,
+        mut role: Role,
+        timeout: Option<Duration>,
+    ) -> Option<Result<()>> {
+        let deadline = match (role, timeout) {
+            (Role::Follow, Some(timeout)) => Some(self.clock.monotonic() + timeout),
+            _ => None,
+        };
+        loop {
+            if role == Role::Lead {
+                self.lead(ticket);
+                return Some(ticket.result().unwrap_or_else(|| self.latch.check()));
+            }
+            let left = deadline.map(|end| end.saturating_sub(self.clock.monotonic()));
+            match ticket.park(left) {
+                Parked::Done(result) => return Some(result),
+                Parked::Lead => role = Role::Lead,
+                Parked::TimedOut => {
+                    if let Some(result) = ticket.result() {
+                        return Some(result);
+                    }
+                    if deadline.is_some_and(|end| self.clock.monotonic() >= end) {
+                        return None;
+                    }
+                    role = Self::choose_role(&mut self.core.lock(), ticket);
+                }
+            }
+        }
+    }
+}

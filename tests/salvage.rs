@@ -1,0 +1,138 @@
+//! Salvage keeps everything but what is damaged, says what is lost, and deletes nothing.
+
+use std::sync::Arc;
+
+use ackline::simulation::{SimClock, SimDisk, salvage_on};
+use ackline::{Error, Log, Offset, Options};
+
+const MESSAGES: u64 = 400;
+
+fn open(disk: &SimDisk) -> Result<Log, Error> {
+    Options::new()
+        .segment_bytes(8192)
+        .recent_bytes(0)
+        .simulated(Arc::new(SimClock::new()), 1)
+        .open_on(disk.storage())
+}
+
+/// A log of several segments, closed cleanly.
+fn written() -> (SimDisk, Vec<String>) {
+    let disk = SimDisk::new(3);
+    let log = open(&disk).expect("opens");
+    let topic = log.topic("t").expect("a topic");
+    for i in 0..MESSAGES {
+        topic.append(payload(i)).expect("appends");
+    }
+    log.close().expect("closes");
+    let segments: Vec<_> = disk.names().into_iter().filter(|name| name.ends_with(".seg")).collect();
+    assert!(segments.len() > 4, "several segments");
+    (disk, segments)
+}
+
+fn payload(i: u64) -> String {
+    format!("message {i} {}", "z".repeat(usize::try_from(i % 50).expect("small")))
+}
+
+/// What can be read, and the ranges that readers are told are gone.
+fn read(disk: &SimDisk) -> (Vec<u64>, Vec<(u64, u64)>) {
+    let log = open(disk).expect("a salvaged log opens");
+    let topic = log.topic("t").expect("a topic");
+    let (mut offsets, mut gone) = (Vec::new(), Vec::new());
+    for message in topic.read_from(Offset(0)).expect("reads") {
+        match message {
+            Ok(message) => {
+                assert_eq!(message.payload(), payload(message.offset().0).as_bytes());
+                offsets.push(message.offset().0);
+            }
+            Err(Error::Lagged { from, to }) => gone.push((from.0, to.0)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    topic.append("goes on").expect("a salvaged log can be written to");
+    drop(topic);
+    log.close().expect("closes");
+    (offsets, gone)
+}
+
+/// Damages the log, and checks that salvage loses little and says what.
+fn check(damage: impl Fn(&SimDisk, &[String]), lost_at_most: u64) {
+    let (disk, segments) = written();
+    disk.kill();
+    damage(&disk, &segments);
+    let damaged: Vec<_> = segments.iter().map(|name| disk.file(name)).collect();
+    let refused = open(&disk).and_then(|log| {
+        let topic = log.topic("t")?;
+        topic.read_from(Offset(0))?.collect::<Result<Vec<_>, _>>().map(|_| ())
+    });
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+    disk.kill();
+    let report = salvage_on(&*disk.storage()).expect("salvages");
+    assert!(!report.lost.is_empty(), "the report says what is lost");
+    disk.kill();
+    let (offsets, gone) = read(&disk);
+    let missing = MESSAGES - offsets.len() as u64;
+    assert!(missing <= lost_at_most, "{missing} are missing");
+    let told: u64 = gone.iter().map(|(from, to)| to - from).sum();
+    let at_end = MESSAGES - offsets.last().map_or(0, |last| last + 1);
+    assert_eq!(told + at_end, missing, "readers are told: {gone:?}");
+    for name in &report.quarantined {
+        let original = name.trim_end_matches(".damaged");
+        let i = segments.iter().position(|segment| segment == original).expect("a segment");
+        assert_eq!(disk.quarantined_file(name), damaged[i], "the damaged file is kept");
+    }
+    disk.kill();
+    let again = salvage_on(&*disk.storage()).expect("salvages");
+    assert!(again.lost.is_empty(), "a salvaged log is whole: {again:?}");
+}
+
+#[test]
+fn a_flipped_bit_in_an_old_segment_costs_one_frame() {
+    check(|disk, segments| disk.flip_bit(&segments[1], 3000, 3), 1);
+}
+
+#[test]
+fn a_flipped_bit_in_the_newest_segment_costs_one_frame() {
+    check(
+        |disk, segments| {
+            let newest = segments.last().expect("segments");
+            let head = disk.file(newest).expect("there");
+            let first = head.windows(4).position(|magic| magic == b"AKLF").expect("a frame");
+            disk.flip_bit(newest, first as u64 + 70, 3);
+        },
+        1,
+    );
+}
+
+#[test]
+fn a_damaged_head_costs_no_message() {
+    check(|disk, segments| disk.flip_bit(&segments[2], 30, 0), 0);
+}
+
+#[test]
+fn a_damaged_head_of_the_oldest_segment_costs_no_message() {
+    check(|disk, segments| disk.flip_bit(&segments[0], 30, 0), 0);
+}
+
+#[test]
+fn a_missing_segment_costs_what_was_in_it() {
+    check(|disk, segments| disk.delete(&segments[2]), 80);
+}
+
+#[test]
+fn a_missing_newest_segment_costs_what_was_in_it() {
+    check(|disk, segments| disk.delete(segments.last().expect("segments")), 80);
+}
+
+#[test]
+fn a_whole_log_is_left_alone() {
+    let (disk, segments) = written();
+    disk.kill();
+    let before: Vec<_> = segments.iter().map(|name| disk.file(name)).collect();
+    let report = salvage_on(&*disk.storage()).expect("salvages");
+    assert_eq!(
+        (report.segments, report.lost.len(), report.quarantined.len()),
+        (segments.len(), 0, 0)
+    );
+    let after: Vec<_> = segments.iter().map(|name| disk.file(name)).collect();
+    assert_eq!(before, after);
+}
