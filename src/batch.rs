@@ -110,6 +110,10 @@ impl Batch {
         let groups = self.groups();
         let mut runtimes: BTreeMap<GroupId, _> =
             groups.iter().map(|(id, group)| (*id, group.runtime.lock())).collect();
+        if runtimes.values().any(|runtime| runtime.closed) {
+            drop(runtimes);
+            return Err(Error::Closed);
+        }
         let mut acked: BTreeMap<GroupId, Vec<Range<u64>>> = BTreeMap::new();
         for delivery in &self.acks {
             let (id, offset) = (delivery.group_shared().id, delivery.offset().0);

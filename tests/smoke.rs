@@ -117,16 +117,26 @@ fn a_segment_that_is_empty_and_too_small_is_replaced() {
             .expect("opens")
     };
     let log = open();
-    // The entry of the topic is the first that is ever written, and fills the segment.
+    log.topic("t").expect("a topic").append("small").expect("appends");
+    log.close().expect("closes");
+    // A torn write behind the end: opening drops it, and goes on in a new, empty segment.
+    let log = open();
+    let end = disk.file("00000000000000000000.seg").expect("there").len() as u64;
+    disk.overwrite("00000000000000000000.seg", end - 200, &[9; 100]);
+    disk.kill();
+    drop(log);
+    let log = open();
+    assert!(log.report().dropped_torn_tail);
+    assert_eq!(log.stats().segments, 2);
     let topic = log.topic("t").expect("a topic");
     let large = vec![7; 100_000];
     for i in 0..3 {
-        assert_eq!(topic.append(large.clone()).expect("appends").offset, Offset(i));
+        assert_eq!(topic.append(large.clone()).expect("appends").offset, Offset(i + 1));
     }
     log.close().expect("closes");
     let log = open();
     let topic = log.topic("t").expect("a topic");
-    let read = topic.read_from(Offset(0)).expect("reads");
+    let read = topic.read_from(Offset(1)).expect("reads");
     assert!(read.map(|message| message.expect("whole")).all(|m| m.payload() == large));
-    assert_eq!(topic.offsets().end, Offset(3));
+    assert_eq!(topic.offsets().end, Offset(4));
 }

@@ -169,7 +169,8 @@ impl Core {
 
     /// Adds entries of together at most `bytes`, all to one frame.
     ///
-    /// `add` fails only before it has added the first entry.
+    /// `add` fails only before it has added the first entry. If it adds none, the ticket is one
+    /// that is done.
     pub(crate) fn enlist<R>(
         &mut self,
         bytes: usize,
@@ -184,14 +185,15 @@ impl Core {
         open_frame(&mut gather, bytes);
         let empty = gather.bytes.len();
         let added = add(&mut Enlisting { core: self, gather: &mut gather });
-        let ticket = Arc::clone(&gather.ticket);
-        if gather.bytes.len() == empty {
+        let ticket = if gather.bytes.len() == empty {
             // Nothing was added: take back the header of a frame that was opened for it.
             gather.bytes.truncate(before);
             gather.frames.retain(|frame| frame.at < before);
+            Arc::new(Ticket::completed())
         } else {
             gather.calls += 1;
-        }
+            Arc::clone(&gather.ticket)
+        };
         self.queued_bytes += gather.bytes.len() - before;
         if !gather.bytes.is_empty() {
             self.end = gather.end();

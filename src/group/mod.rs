@@ -145,7 +145,7 @@ impl Group {
     /// [`Error::NotLeased`] if it was not delivered; [`Error::AlreadyAcked`].
     pub fn ack(&self, offset: Offset) -> Result<()> {
         self.topic.shared().check_open()?;
-        let mut runtime = self.shared.runtime.lock();
+        let mut runtime = self.shared.open_runtime()?;
         runtime.leases.ack_offset(offset.0).map_err(|refused| refusal(refused, offset))?;
         self.shared.changed(&mut runtime);
         Ok(())
@@ -160,7 +160,7 @@ impl Group {
     pub fn commit(&self) -> Result<()> {
         self.topic.shared().check_open()?;
         let commits = &self.topic.shared().commits;
-        let ticket = self.shared.log_delta(&mut self.shared.runtime.lock())?;
+        let ticket = self.shared.log_delta(&mut *self.shared.open_runtime()?)?;
         match ticket {
             Some(ticket) => self.shared.wait(&ticket)?,
             // What was acknowledged may be on its way with someone else's write.
@@ -183,7 +183,7 @@ impl Group {
             let (start, end) = (offsets.start, offsets.end);
             return Err(Error::OffsetOutOfRange { offset, start, end });
         }
-        let mut runtime = self.shared.runtime.lock();
+        let mut runtime = self.shared.open_runtime()?;
         runtime.leases.ack_through(offset.0);
         self.shared.changed(&mut runtime);
         drop(runtime);
@@ -200,7 +200,7 @@ impl Group {
         self.topic.shared().check_open()?;
         let to = self.topic.resolve(to.into())?;
         let (id, commits) = (self.shared.id, &self.topic.shared().commits);
-        let mut runtime = self.shared.runtime.lock();
+        let mut runtime = self.shared.open_runtime()?;
         let ((), ticket) = commits.enlist(Class::Progress, shared::SEEK_BYTES, |enlisting| {
             enlisting.seek(id, to.0);
             Ok(())
@@ -222,7 +222,7 @@ impl Group {
         self.topic.shared().check_open()?;
         let end = self.topic.offsets().end.0;
         let now = self.topic.shared().commits.clock.now();
-        let mut runtime = self.shared.runtime.lock();
+        let mut runtime = self.shared.open_runtime()?;
         runtime.leases.expire(now);
         let leases = &runtime.leases;
         let settled = leases.floor() + leases.settled_above_floor();
@@ -242,7 +242,7 @@ impl Group {
         self.topic.shared().check_open()?;
         let offsets = self.topic.offsets();
         let now = self.topic.shared().commits.clock.now();
-        let mut runtime = self.shared.runtime.lock();
+        let mut runtime = self.shared.open_runtime()?;
         runtime.leases.expire(now);
         if offset >= offsets.end {
             return Ok(Explanation::NotYet);

@@ -46,6 +46,8 @@ pub(crate) struct Runtime {
     pub(crate) reserve: Option<(Reserve, Arc<Ticket>)>,
     /// Messages that are gone, to be told at the next poll.
     pub(crate) lagged: Option<(u64, u64)>,
+    /// What was logged last is exact; nothing may be delivered or settled any more.
+    pub(crate) closed: bool,
 }
 
 /// Opens a group, creating it if it does not exist.
@@ -91,6 +93,7 @@ pub(crate) fn open_group(
             riding: false,
             reserve: None,
             lagged: None,
+            closed: false,
         }),
         this: this.clone(),
     });
@@ -211,6 +214,7 @@ impl GroupShared {
     /// Ends all leases and logs exactly how far the group is.
     pub(crate) fn close(&self) -> Result<()> {
         let mut runtime = self.runtime.lock();
+        runtime.closed = true;
         let progress = runtime.leases.close(self.commits.clock.now());
         let bytes = progress_bytes(&progress);
         self.commits.enlist(Class::Progress, bytes, |enlisting| {
@@ -232,15 +236,21 @@ impl GroupShared {
         change: impl FnOnce(&mut Leases) -> std::result::Result<(), Refused>,
     ) -> Result<()> {
         self.commits.latch.check()?;
-        let mut runtime = self.runtime.lock();
+        let mut runtime = self.open_runtime()?;
         change(&mut runtime.leases).map_err(|refused| refusal(refused, Offset(offset)))?;
         self.changed(&mut runtime);
         Ok(())
     }
 
+    /// The group's runtime, unless the log is closed.
+    pub(crate) fn open_runtime(&self) -> Result<MutexGuard<'_, Runtime>> {
+        let runtime = self.runtime.lock();
+        if runtime.closed { Err(Error::Closed) } else { Ok(runtime) }
+    }
+
     /// The group's runtime, after the messages that retention has deleted were skipped.
     pub(super) fn caught_up_runtime(&self) -> Result<MutexGuard<'_, Runtime>> {
-        let mut runtime = self.runtime.lock();
+        let mut runtime = self.open_runtime()?;
         if let Some((reserve, ticket)) = &runtime.reserve
             && let Some(result) = ticket.result()
         {

@@ -76,11 +76,15 @@ pub fn salvage(directory: impl AsRef<Path>) -> Result<SalvageReport> {
     salvage_on(&DiskStorage::new(directory.as_ref()))
 }
 
-/// [`salvage`] on any storage.
+/// [`salvage`] on any storage; public with the feature `simulation`.
 ///
 /// # Errors
 ///
 /// Those of [`salvage`].
+#[cfg_attr(
+    not(any(test, feature = "simulation")),
+    expect(unreachable_pub, reason = "public with the feature `simulation`")
+)]
 pub fn salvage_on(storage: &dyn Storage) -> Result<SalvageReport> {
     let _guard = lock(storage, Duration::from_secs(1), false)?;
     let listing = list(storage)?;
