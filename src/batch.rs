@@ -8,10 +8,11 @@ use crate::commit::Class;
 use crate::error::{Error, Result};
 use crate::format::entry::Progress;
 use crate::group::delivery::Delivery;
-use crate::group::shared::{GroupShared, progress_bytes, refusal};
+use crate::group::shared::{GroupShared, Runtime, progress_bytes, refusal};
 use crate::offset::{GroupId, Offset, TopicId};
 use crate::record::{Acknowledged, Receipt, Record};
 use crate::shared::Handle;
+use crate::sync::MutexGuard;
 use crate::topic::Topic;
 
 /// Appends and acknowledgements that take effect together: after a crash either all of them are
@@ -110,26 +111,14 @@ impl Batch {
         let groups = self.groups();
         let mut runtimes: BTreeMap<GroupId, _> =
             groups.iter().map(|(id, group)| (*id, group.runtime.lock())).collect();
-        if runtimes.values().any(|runtime| runtime.closed) {
-            drop(runtimes);
-            return Err(Error::Closed);
-        }
-        let mut acked: BTreeMap<GroupId, Vec<Range<u64>>> = BTreeMap::new();
-        for delivery in &self.acks {
-            let (id, offset) = (delivery.group_shared().id, delivery.offset().0);
-            let runtime = runtimes.get_mut(&id).expect("every group of the batch is locked");
-            let checked = runtime.leases.check(offset, delivery.token());
-            if let Err(refused) = checked {
+        let progresses = match self.check_acks(&runtimes) {
+            Ok(progresses) => progresses,
+            Err(error) => {
                 // Deliveries lock their groups when they are dropped.
                 drop(runtimes);
-                return Err(refusal(refused, Offset(offset)));
+                return Err(error);
             }
-            acked.entry(id).or_default().push(offset..offset + 1);
-        }
-        let progresses: Vec<_> = acked
-            .into_iter()
-            .map(|(id, acked)| (id, Progress { acked, ..Progress::default() }))
-            .collect();
+        };
         let bytes: usize =
             self.bytes + progresses.iter().map(|(_, log)| progress_bytes(log)).sum::<usize>();
         // Progress alone makes room rather than take it.
@@ -172,6 +161,26 @@ impl Batch {
         let timed_out = Error::SyncTimeout { offset, waited };
         let result = crate::pending::Committer::wait(&**commits, &ticket, Some(waited));
         result.unwrap_or(Err(timed_out)).map(|()| receipts)
+    }
+
+    /// The progress that the acknowledgements make, if all of them may be made.
+    fn check_acks(
+        &self,
+        runtimes: &BTreeMap<GroupId, MutexGuard<'_, Runtime>>,
+    ) -> Result<Vec<(GroupId, Progress)>> {
+        let mut acked: BTreeMap<GroupId, Vec<Range<u64>>> = BTreeMap::new();
+        for delivery in &self.acks {
+            let (id, offset) = (delivery.group_shared().id, delivery.offset().0);
+            let runtime = &runtimes[&id];
+            if runtime.closed {
+                return Err(Error::Closed);
+            }
+            let checked = runtime.leases.check(offset, delivery.token());
+            checked.map_err(|refused| refusal(refused, Offset(offset)))?;
+            acked.entry(id).or_default().push(offset..offset + 1);
+        }
+        let progress = |acked| Progress { acked, ..Progress::default() };
+        Ok(acked.into_iter().map(|(id, acked)| (id, progress(acked))).collect())
     }
 
     fn groups(&self) -> BTreeMap<GroupId, Arc<GroupShared>> {
