@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commit::{Class, Commits};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::format::entry::{Content, Progress};
 use crate::offset::{GroupId, Offset};
