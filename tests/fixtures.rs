@@ -1,0 +1,101 @@
+//! A log that an earlier version wrote opens, and says what it said then. Each version of the
+//! format has a directory in `tests/fixtures`; none of them ever changes.
+
+#![allow(clippy::disallowed_methods, reason = "fixtures are copied with the file system's means")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use ackline::{Ending, GroupOptions, Log, Offset, Options, Record};
+
+fn fixture(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(version)
+}
+
+fn options() -> Options {
+    Options::new().segment_bytes(4096)
+}
+
+fn record(i: u64) -> Record {
+    let record = Record::new(format!("order {i} {}", "abc".repeat(10)))
+        .timestamp(UNIX_EPOCH + Duration::from_secs(1_700_000_000 + i));
+    match i % 4 {
+        0 => record,
+        1 => record.key(format!("key {i}")),
+        2 => record.tag("even").header("trace", vec![1, 2, 3]),
+        _ => record.key("k").tag("odd").header("a", "b").header("a", "c"),
+    }
+}
+
+/// What every fixture holds. To be run once for each new version of the format:
+/// `cargo test --test fixtures -- --ignored`.
+#[test]
+#[ignore = "writes the fixture of the present version"]
+fn write_the_fixture() {
+    let dir = fixture("v1");
+    assert!(!dir.exists(), "fixtures never change");
+    let log = options().open(&dir).expect("opens");
+    let (orders, audit) = (log.topic("orders").expect("made"), log.topic("audit").expect("made"));
+    for i in 0..60 {
+        orders.append(record(i)).expect("appends");
+    }
+    audit.append_batch(["", "x"]).expect("appends");
+    let group = orders
+        .group_with("billing", GroupOptions::new().backoff([Duration::from_secs(3600)]))
+        .expect("made");
+    let polled = group.poll(10, Duration::ZERO).expect("polls");
+    for message in polled {
+        match message.offset().0 {
+            3 => message.reject("not wanted").expect("rejects"),
+            5 => message.retry_after(Duration::from_secs(1)).expect("gives back"),
+            _ => message.ack().expect("acks"),
+        }
+    }
+    log.close().expect("closes");
+    fs::remove_file(dir.join("LOCK")).expect("removes the lock");
+}
+
+/// Opens a copy of a fixture, since opening writes.
+fn open_copy(version: &str, dir: &Path) -> Log {
+    for entry in fs::read_dir(fixture(version)).expect("a fixture") {
+        let entry = entry.expect("an entry");
+        fs::copy(entry.path(), dir.join(entry.file_name())).expect("copies");
+    }
+    options().open(dir).expect("opens")
+}
+
+#[test]
+fn version_1_opens_and_says_what_it_said() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = open_copy("v1", dir.path());
+    assert_eq!(log.report().ending, Ending::Closed);
+    assert_eq!(log.topics(), ["orders", "audit", "orders.billing.dead"]);
+    let orders = log.topic("orders").expect("there");
+    for (message, i) in orders.read_from(Offset(0)).expect("reads").zip(0..) {
+        let (message, expected) = (message.expect("whole"), record(i));
+        assert_eq!(message.payload(), format!("order {i} {}", "abc".repeat(10)).as_bytes());
+        let mut again = Record::new(message.payload()).timestamp(message.timestamp());
+        if let Some(key) = message.key() {
+            again = again.key(key);
+        }
+        if let Some(tag) = message.tag() {
+            again = again.tag(tag);
+        }
+        for (name, value) in message.headers() {
+            again = again.header(name, value);
+        }
+        assert_eq!(again, expected);
+    }
+    assert_eq!(orders.offsets().end, Offset(60));
+    let dead = log.topic("orders.billing.dead").expect("there");
+    let letter = dead.read_from(Offset(0)).expect("reads").next().expect("one").expect("whole");
+    assert_eq!(letter.header("ackline.offset"), Some(&b"3"[..]));
+    assert_eq!(letter.header("ackline.reason"), Some(&b"not wanted"[..]));
+    let group = orders.group("billing").expect("there");
+    assert_eq!(group.lag().expect("lag").messages, 51);
+    let polled = group.poll(100, Duration::ZERO).expect("polls");
+    let offsets: Vec<_> = polled.iter().map(|message| message.offset().0).collect();
+    assert_eq!(offsets, [5].into_iter().chain(10..60).collect::<Vec<_>>());
+    assert_eq!(polled[0].attempt(), 2);
+}
