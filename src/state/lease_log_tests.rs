@@ -96,11 +96,11 @@ fn a_clean_reopening_has_no_suspects_and_exact_counts() {
 fn a_first_delivery_waits_for_the_log_only_when_the_reserve_is_used_up() {
     let mut leases = fresh();
     let plan = leases.plan(at(0), 1, 999);
-    assert_eq!(plan.log.as_ref().unwrap().delivered, 65);
+    assert_eq!(plan.log.as_ref().unwrap().delivered, 17);
     leases.plan_logged(&plan);
-    assert_eq!(leases.plan(at(0), 64, 999).log, None);
+    assert_eq!(leases.plan(at(0), 16, 999).log, None);
     let plan = leases.plan(at(0), 1, 999);
-    assert_eq!(plan.log.as_ref().unwrap().delivered, 66 + 128);
+    assert_eq!(plan.log.as_ref().unwrap().delivered, 18 + 32);
 }
 
 #[test]
@@ -137,19 +137,19 @@ fn the_reserve_is_raised_in_the_background_once_half_is_used() {
     assert!(leases.wants_reserve().is_none());
     take(&mut leases, at(0), 1, 999);
     assert!(leases.wants_reserve().is_none());
-    take(&mut leases, at(0), 33, 999);
+    take(&mut leases, at(0), 9, 999);
     let reserve = leases.wants_reserve().unwrap();
-    assert_eq!(reserve.to_progress().delivered, 34 + 128);
+    assert_eq!(reserve.to_progress().delivered, 10 + 32);
     assert!(leases.wants_reserve().is_none());
     leases.reserve_logged(reserve);
-    leases.ack_through(33);
-    assert_eq!(leases.plan(at(0), 100, 999).log, None);
+    leases.ack_through(9);
+    assert_eq!(leases.plan(at(0), 30, 999).log, None);
 }
 
 #[test]
 fn the_reserve_grows_with_use_and_shrinks_when_caught_up() {
     let mut leases = fresh_with(Limits { in_flight_max: 1000, ..limits() });
-    for (end, ahead) in [(1000, 64), (2000, 128), (3000, 256), (4000, 512), (5000, 1024)] {
+    for (end, ahead) in [(1000, 16), (2000, 32), (3000, 64), (4000, 128), (5000, 256)] {
         let plan = leases.plan(at(0), 1000, end);
         assert_eq!(plan.log.as_ref().unwrap().delivered, end + ahead);
         leases.plan_logged(&plan);
@@ -157,7 +157,18 @@ fn the_reserve_grows_with_use_and_shrinks_when_caught_up() {
     }
     assert!(leases.plan(at(0), 1, 5000).is_empty());
     leases.ack_through(6999);
-    assert_eq!(leases.plan(at(0), 1, 9000).log.unwrap().delivered, 7001 + 64);
+    assert_eq!(leases.plan(at(0), 1, 9000).log.unwrap().delivered, 7001 + 16);
+}
+
+#[test]
+fn a_slow_consumer_reserves_little() {
+    let mut leases = fresh_with(Limits { in_flight_max: 1000, ..limits() });
+    for (secs, end, ahead) in [(0, 1000, 16), (1, 2000, 32), (2, 3000, 64), (4, 4000, 16)] {
+        let plan = leases.plan(at(secs), 1000, end);
+        assert_eq!(plan.log.as_ref().unwrap().delivered, end + ahead);
+        leases.plan_logged(&plan);
+        leases.ack_through(end - 1);
+    }
 }
 
 #[test]

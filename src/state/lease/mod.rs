@@ -32,8 +32,10 @@ pub(crate) use plan::{Exhausted, Granted, Plan, Reserve};
 pub(crate) use settle::Refused;
 
 /// How far ahead of the consumer delivery is logged, at first and at most.
-const AHEAD_MIN: u64 = 64;
+const AHEAD_MIN: u64 = 16;
 const AHEAD_MAX: u64 = 4096;
+/// A reserve that lasted longer than this was large enough.
+const AHEAD_TIME: Duration = Duration::from_secs(1);
 
 /// No lease has this token.
 const NO_TOKEN: u64 = 0;

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{AHEAD_MAX, AHEAD_MIN, Due, Hold, Leases, NO_TOKEN, Unsettled};
+use super::{AHEAD_MAX, AHEAD_MIN, AHEAD_TIME, Due, Hold, Leases, NO_TOKEN, Unsettled};
 use crate::clock::Now;
 use crate::format::entry::{Attempt, Progress};
 
@@ -100,6 +100,9 @@ pub(super) struct Reserves {
     ahead: u64,
     last_ahead: u64,
     ahead_max: u64,
+    /// The time of the last plan, and of the last raise.
+    now: Duration,
+    raised_at: Duration,
     /// Whether a plan has asked yet: an idle group reserves nothing.
     in_use: bool,
     /// Distinguishes reserves from before a seek, which the log has forgotten.
@@ -117,6 +120,8 @@ impl Reserves {
             ahead: AHEAD_MIN.min(ahead_max),
             last_ahead: 0,
             ahead_max,
+            now: Duration::ZERO,
+            raised_at: Duration::ZERO,
             in_use: false,
             generation: 0,
         }
@@ -140,7 +145,14 @@ impl Reserves {
         Some(if next <= self.asked { self.current() } else { self.raise(next) })
     }
 
+    /// Raises the reserve: further each time while raises follow one another fast, and back to
+    /// little for a slow consumer, for which everything reserved would be a suspect after a
+    /// crash and be delivered alone.
     fn raise(&mut self, next: u64) -> Reserve {
+        if self.now.saturating_sub(self.raised_at) > AHEAD_TIME {
+            self.slow_down();
+        }
+        self.raised_at = self.now;
         self.asked = next.saturating_add(self.ahead);
         self.last_ahead = self.ahead;
         self.ahead = (self.ahead * 2).min(self.ahead_max);
@@ -166,6 +178,7 @@ impl Leases {
     /// [`Self::plan_logged`], or [`Self::plan_failed`] if it could not be logged.
     pub(crate) fn plan(&mut self, now: Now, max: usize, visible_end: u64) -> Plan {
         self.expire(now);
+        self.reserves.now = now.monotonic;
         let mut plan = Plan { planned_at: now.monotonic, ..Plan::default() };
         if self.suspect_leased.is_some() {
             return plan;
