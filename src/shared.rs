@@ -57,11 +57,7 @@ impl Shared {
         let result = self.close_log();
         self.commits.core.lock().closed = true;
         self.commits.run_callbacks();
-        let spare = self.commits.core.lock().spare.take();
-        let removed = spare.map_or(Ok(()), |spare| {
-            let removed = self.commits.storage.remove(&spare.file_name);
-            removed.map_err(|e| Error::io("remove", spare.file_name, e))
-        });
+        let removed = self.commits.remove_spare();
         drop(self.lock.lock().take());
         self.wake_all();
         result.and(removed)

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{HEADER_BYTES, Kind};
 use crate::format::{header, name};
 use crate::segment::index::SegmentIndex;
-use crate::segment::writer::{self, Start, marker};
+use crate::segment::writer::{self, Spare, Start, marker};
 use crate::segment::{Active, Starts};
 use crate::storage::is_full;
 use crate::sync::RwLock;
@@ -25,6 +25,18 @@ impl Drop for Rolling<'_> {
     fn drop(&mut self) {
         if let Some(mut core) = self.0.core.lock_in_drop() {
             core.rolling = false;
+        }
+        self.0.room.notify();
+    }
+}
+
+/// Ends the time in which the spare's file name is taken, on every way out.
+struct Preparing<'a>(&'a Commits);
+
+impl Drop for Preparing<'_> {
+    fn drop(&mut self) {
+        if let Some(mut core) = self.0.core.lock_in_drop() {
+            core.preparing = false;
         }
         self.0.room.notify();
     }
@@ -100,12 +112,15 @@ impl Commits {
             chain: writer.tail.chain,
             created_ms: self.clock.wall_ms(),
         };
-        let spare = self.core.lock().spare.take().expect("the caller made sure of a spare");
+        // Until the spare is renamed, its name is taken: nobody may prepare the next one.
+        let (spare, preparing) = self.take_spare();
+        let spare = spare.expect("the caller made sure of a spare");
         let file_name = spare.file_name.clone();
         let segment = match writer::activate(&*self.storage, spare, &start, checkpoint, &[]) {
             Ok(segment) => segment,
             Err(error) => return Err(self.after_failed_switch(&file_name, &error)),
         };
+        drop(preparing);
         // From here on the new segment is the newest. The marker lets a reader of the old one
         // know that it existed.
         if !replaces && self.config.media.may_mark(&old.segment, base) {
@@ -159,6 +174,28 @@ impl Commits {
         self.ensure_spare(Class::Append, self.next_segment_bytes())
     }
 
+    /// Takes the spare, and its file name until the guard is dropped, waiting for whoever is
+    /// about to prepare one.
+    fn take_spare(&self) -> (Option<Spare>, Preparing<'_>) {
+        loop {
+            let observed = self.room.observe();
+            let mut core = self.core.lock();
+            if !core.preparing {
+                core.preparing = true;
+                return (core.spare.take(), Preparing(self));
+            }
+            drop(core);
+            self.room.wait(observed, None);
+        }
+    }
+
+    /// Removes the spare: the log is closed.
+    pub(crate) fn remove_spare(&self) -> Result<()> {
+        let (spare, _preparing) = self.take_spare();
+        let Some(Spare { file_name, .. }) = spare else { return Ok(()) };
+        self.storage.remove(&file_name).map_err(|e| Error::io("remove", file_name, e))
+    }
+
     /// Makes sure that a prepared file of at least `bytes` is there.
     pub(crate) fn ensure_spare(&self, class: Class, bytes: u64) -> Result<()> {
         let outgrown = loop {
@@ -175,9 +212,14 @@ impl Commits {
             if class == Class::Append {
                 self.check_limit(core.log_bytes, bytes)?;
             }
+            if core.closed && class == Class::Append {
+                // Whoever closed the log removes the spare, or has done so.
+                return Err(Error::Closed);
+            }
             core.preparing = true;
             break core.spare.take();
         };
+        let preparing = Preparing(self);
         let prepared = (|| {
             if let Some(outgrown) = outgrown {
                 let removed = self.storage.remove(&outgrown.file_name);
@@ -185,11 +227,8 @@ impl Commits {
             }
             writer::prepare(&*self.storage, &name::spare(), bytes)
         })();
-        let mut core = self.core.lock();
-        core.preparing = false;
-        let result = prepared.map(|spare| core.spare = Some(spare));
-        drop(core);
-        self.room.notify();
+        let result = prepared.map(|spare| self.core.lock().spare = Some(spare));
+        drop(preparing);
         if matches!(result, Err(Error::Full { .. })) {
             Counters::add(&self.counters.refused_full, 1);
             // Retention may be able to help.
@@ -214,7 +253,7 @@ impl Commits {
     pub(crate) fn wants_spare(&self) -> bool {
         let core = self.core.lock();
         let due = core.end.0 >= self.spare_due.load(Ordering::Acquire);
-        due && core.spare.is_none() && !core.closed
+        due && core.spare.is_none() && !core.preparing && !core.closed
     }
 
     /// Writes the sidecars of the segments that were sealed since.
