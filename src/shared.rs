@@ -136,7 +136,7 @@ pub(crate) fn create_topic(
     if let Some(id) = known {
         return Ok(id);
     }
-    commits.commit(
+    let id = commits.commit(
         Class::Append,
         NAME_ENTRY_BYTES,
         |_| None,
@@ -151,5 +151,8 @@ pub(crate) fn create_topic(
             }
             Ok(enlisting.topic(name))
         },
-    )
+    )?;
+    // Under the policies that sync later, a power cut could take the topic back.
+    sync(commits)?;
+    Ok(id)
 }

@@ -52,7 +52,10 @@ pub(super) fn poll(group: &Group, max: usize, timeout: Duration) -> Result<Vec<D
         if let Some(ticket) = &begun.ticket {
             group.shared.wait(ticket)?;
         }
-        let deliveries = finish(group, begun)?;
+        let (deliveries, letter) = finish(group, begun)?;
+        if let Some(letter) = letter {
+            group.shared.wait(&letter)?;
+        }
         let now = clock.monotonic();
         if !deliveries.is_empty() || max == 0 || now >= deadline {
             return Ok(deliveries);
@@ -75,7 +78,12 @@ pub(super) async fn next(group: &Group) -> Result<Delivery> {
             let log: Arc<dyn Committer> = Arc::clone(commits) as _;
             Pending::queued((), None, ticket, log).await?;
         }
-        if let Some(delivery) = finish(group, begun)?.pop() {
+        let (mut deliveries, letter) = finish(group, begun)?;
+        if let Some(letter) = letter {
+            let log: Arc<dyn Committer> = Arc::clone(commits) as _;
+            Pending::queued((), None, letter, log).await?;
+        }
+        if let Some(delivery) = deliveries.pop() {
             return Ok(delivery);
         }
         let mut slept = false;
@@ -136,26 +144,33 @@ fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
 }
 
 /// Reads what was planned. On an error nothing of the plan is delivered.
-fn finish(group: &Group, mut begun: Begun) -> Result<Vec<Delivery>> {
-    let Some(plan) = &begun.plan else { return Ok(Vec::new()) };
+///
+/// The ticket is that of the last dead letter, where there are any: who sees the group done must
+/// find them in their topic.
+fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<Ticket>>)> {
+    let Some(plan) = &begun.plan else { return Ok((Vec::new(), None)) };
     if plan.is_empty() {
         begun.plan = None;
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     let mut runtime = group.shared.runtime.lock();
     runtime.leases.plan_logged(plan);
     let read = read_plan(group, &mut runtime, plan);
-    if read.is_err() {
-        // The guard takes the group's lock to give the messages back.
-        drop(runtime);
-        return read;
-    }
+    let deliveries = match read {
+        Ok(deliveries) => deliveries,
+        Err(error) => {
+            // The guard takes the group's lock to give the messages back.
+            drop(runtime);
+            return Err(error);
+        }
+    };
+    let mut letter = None;
     for exhausted in &plan.exhausted {
-        bury_exhausted(&group.shared, &mut runtime, *exhausted);
+        letter = bury_exhausted(&group.shared, &mut runtime, *exhausted).or(letter);
     }
     group.shared.changed(&mut runtime);
     begun.plan = None;
-    read
+    Ok((deliveries, letter))
 }
 
 /// Reads the messages of a plan. On an error, the plan as a whole is to be given back.
@@ -233,15 +248,19 @@ fn take(
 }
 
 /// Sends a message that is out of attempts to the dead-letter topic, or tries again later.
-fn bury_exhausted(shared: &GroupShared, runtime: &mut Runtime, exhausted: Exhausted) {
+fn bury_exhausted(
+    shared: &GroupShared,
+    runtime: &mut Runtime,
+    exhausted: Exhausted,
+) -> Option<Arc<Ticket>> {
     let Exhausted { offset, token, count } = exhausted;
     let mut cursor = TopicCursor::new(shared.topic.id, offset);
     let buried = match step(shared, &mut cursor) {
         Ok(Step::Message(found)) => {
             let message = Message::new(Arc::clone(&shared.topic.name), found);
-            shared.bury(runtime, &message, count, "out of attempts").map(|_| ())
+            shared.bury(runtime, &message, count, "out of attempts").map(Some)
         }
-        Ok(Step::Gone { .. }) => Ok(()),
+        Ok(Step::Gone { .. }) => Ok(None),
         Ok(Step::End) => Err(Error::NotLeased { offset: Offset(offset) }),
         Err(error) => Err(error),
     };
@@ -251,6 +270,7 @@ fn bury_exhausted(shared: &GroupShared, runtime: &mut Runtime, exhausted: Exhaus
         runtime.leases.unbury(offset, token, shared.commits.clock.now(), BURY_AGAIN)
     };
     debug_assert!(refused.is_ok(), "the lease was taken in the same poll");
+    buried.unwrap_or(None)
 }
 
 #[expect(dead_code, reason = "the future returned by next must stay movable between threads")]

@@ -3,14 +3,13 @@
 //!
 //! | the frames end at | headers say durable | behind the end | verdict |
 //! |---|---|---|---|
-//! | anything | above the end | anything | `Damaged` |
-//! | a `Sealed` marker | up to the end | anything | `Missing` |
+//! | a `Sealed` marker | anything | anything | `Missing` |
+//! | anything else | above the end | anything | `Damaged` |
 //! | a `Closed` marker | up to the end | not looked at | `Clean` |
 //! | anything else | exactly the end | zeros | `Intact` |
 //! | anything else | below the end, or the rest is dirty | | `Unproven` |
 //!
-//! `Missing` comes first where the marker says that the next segment begins at the end: the
-//! marker's watermark is that segment's base.
+//! A sealed marker's watermark is the base of the segment that followed.
 
 use crate::format::frame::Kind;
 use crate::offset::Position;

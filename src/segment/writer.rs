@@ -67,7 +67,9 @@ fn failed_to_prepare(
     // Nothing refers to the file yet. If it cannot be removed either, the next attempt or the
     // next open will, and the first failure is the one to report.
     let removed = storage.remove(file_name);
-    if full && removed.is_ok() {
+    // On a disk without any room, not even the name could be made.
+    let gone = removed.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true);
+    if full && gone {
         return Error::Full { free: storage.free_bytes().unwrap_or(0), needed: bytes };
     }
     Error::io("prepare", file_name, error)

@@ -1,0 +1,94 @@
+//! The raw file: zero-filled, synced, written from front to back and again from the front.
+
+use std::error::Error;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::measure::{Side, read_stamp, stamp};
+
+/// As large as a segment.
+pub(crate) const FILE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Makes a file of zeros that are on the disk.
+pub(crate) fn zero_filled(directory: &Path) -> Result<File, Box<dyn Error>> {
+    static FILES: AtomicU64 = AtomicU64::new(0);
+    let path = directory.join(format!("raw {}", FILES.fetch_add(1, Ordering::Relaxed)));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+    let zeros = vec![0; 1024 * 1024];
+    for at in (0..FILE_BYTES).step_by(zeros.len()) {
+        file.write_all_at(&zeros, at as u64)?;
+    }
+    file.sync_all()?;
+    File::open(directory)?.sync_all()?;
+    Ok(file)
+}
+
+/// One thread that writes and syncs.
+pub(crate) struct Raw {
+    file: File,
+    payload_bytes: usize,
+    records: usize,
+    write_bytes: usize,
+    slot: AtomicU64,
+    syncs: AtomicU64,
+}
+
+impl Raw {
+    /// Each write has `write_bytes` bytes and carries `records` payloads.
+    pub(crate) fn new(
+        directory: &Path,
+        payload_bytes: usize,
+        records: usize,
+        write_bytes: usize,
+    ) -> Result<Self, Box<dyn Error>> {
+        let file = zero_filled(directory)?;
+        let (slot, syncs) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { file, payload_bytes, records, write_bytes, slot, syncs })
+    }
+
+    fn slots(&self) -> u64 {
+        (FILE_BYTES / self.write_bytes) as u64
+    }
+}
+
+impl Side for Raw {
+    fn work(&self, thread: usize, first: u64, stop: &AtomicBool) -> u64 {
+        let (mut bytes, mut number) = (vec![0x5a; self.write_bytes], first);
+        while !stop.load(Ordering::Relaxed) {
+            for payload in bytes.chunks_exact_mut(self.payload_bytes).take(self.records) {
+                stamp(payload, thread, number);
+                number += 1;
+            }
+            let slot = self.slot.fetch_add(1, Ordering::Relaxed) % self.slots();
+            let at = slot * self.write_bytes as u64;
+            self.file.write_all_at(&bytes, at).expect("the raw file takes a write");
+            self.file.sync_data().expect("the raw file syncs");
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+        }
+        number
+    }
+
+    fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
+        let written = self.slot.load(Ordering::Relaxed);
+        let mut bytes = vec![0; self.write_bytes];
+        for slot in written.saturating_sub(self.slots())..written {
+            let at = (slot % self.slots()) * self.write_bytes as u64;
+            self.file.read_exact_at(&mut bytes, at).map_err(|e| e.to_string())?;
+            let payloads = bytes.chunks_exact(self.payload_bytes).take(self.records);
+            for (number, payload) in (slot * self.records as u64..).zip(payloads) {
+                if read_stamp(payload) != Some((0, number)) {
+                    return Err(format!("the raw file lost record {number}"));
+                }
+            }
+        }
+        let expected = written * self.records as u64;
+        let [count] = acknowledged else { return Err("the raw file has one writer".to_owned()) };
+        if *count == expected { Ok(()) } else { Err(format!("{count} is not {expected}")) }
+    }
+}
