@@ -1,5 +1,10 @@
 #![doc = include_str!("crate.md")]
 
+/// The README's code is compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 mod batch;
 #[cfg_attr(
     not(any(test, feature = "simulation")),
