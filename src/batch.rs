@@ -59,7 +59,7 @@ impl Batch {
     pub fn append(mut self, topic: &Topic, record: impl Into<Record>) -> Self {
         let record = record.into();
         let checked = if Arc::ptr_eq(&self.handle.shared, &topic.handle.shared) {
-            record.check(self.handle.shared.limits.payload_bytes_max)
+            topic.check(&record)
         } else {
             Err(Error::Foreign { what: "the topic" })
         };
@@ -177,7 +177,12 @@ impl Batch {
             }
             let checked = runtime.leases.check(offset, delivery.token());
             checked.map_err(|refused| refusal(refused, Offset(offset)))?;
-            acked.entry(id).or_default().push(offset..offset + 1);
+            let ranges = acked.entry(id).or_default();
+            match ranges.last_mut() {
+                // Neighbours are one range: it takes the place of one in the log.
+                Some(last) if last.end == offset => last.end += 1,
+                _ => ranges.push(offset..offset + 1),
+            }
         }
         let progress = |acked| Progress { acked, ..Progress::default() };
         Ok(acked.into_iter().map(|(id, acked)| (id, progress(acked))).collect())

@@ -193,7 +193,8 @@ impl Topic {
         })
     }
 
-    fn check(&self, record: &Record) -> Result<usize> {
+    /// Checks a record against all limits and returns the bytes that it takes.
+    pub(crate) fn check(&self, record: &Record) -> Result<usize> {
         let shared = self.shared();
         let bytes = record.check(shared.limits.payload_bytes_max)?;
         // A dead letter is the record and a few more headers, and must fit as well.

@@ -149,9 +149,10 @@ impl Core {
         }
     }
 
-    /// The bytes that entries of `bytes` take at most, with a header and padding.
+    /// The bytes that entries of `bytes` take at most, with a header and padding: their own, and
+    /// that of the gathering before, which is padded when they open the next one.
     pub(crate) fn worst_bytes(&self, bytes: usize) -> u64 {
-        (HEADER_BYTES + align(bytes, ALIGNMENT) + self.media.unit()) as u64
+        (HEADER_BYTES + align(bytes, ALIGNMENT) + 2 * self.media.unit()) as u64
     }
 
     pub(crate) fn add_topic(&mut self, name: Arc<str>, start: u64, next: u64) {
