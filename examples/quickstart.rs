@@ -9,6 +9,8 @@
 //! 2. A second process works the lines off with two groups: `words` counts the words of each
 //!    file with four threads, `archive` writes the lines to a file per topic.
 //! 3. When about half is done, that process is killed by SIGKILL and started again.
+//!    Each batch of lines is acknowledged together with its counts, all or nothing, and the
+//!    archiver skips what it has: a line that is delivered twice takes effect once.
 //! 4. What came out is compared with what is in the files. Any difference is an exit status of 1.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
 #![allow(clippy::disallowed_methods, reason = "an example uses files and clocks like anyone")]

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::commit::{Class, Commits};
 use crate::error::{Error, Result};
-use crate::format::frame::Kind;
 use crate::group::shared::GroupShared;
 use crate::offset::GroupId;
 use crate::retention::Retention;
@@ -81,7 +80,7 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        commits.mark_end(Kind::Closed).map(|_| ())
+        commits.mark_closed()
     }
 
     pub(crate) fn wake_all(&self) {

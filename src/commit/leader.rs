@@ -14,6 +14,9 @@ use crate::storage::write_full;
 use super::queue::{Gather, TopicRuntime};
 use super::{Commits, Counters, Writer};
 
+/// How often a new leader lets others run before it writes.
+const YIELDS_MAX: usize = 16;
+
 /// Passes leadership on when it is dropped, and, should the leader panic, ends all waiting:
 /// whatever becomes of the leader, nobody waits for ever.
 struct Leading<'a>(&'a Commits);
@@ -32,11 +35,27 @@ impl Commits {
     pub(super) fn lead(&self, own: &Ticket) {
         let leading = Leading(self);
         let linger = self.config.policy.linger();
-        if !linger.is_zero() {
+        if linger.is_zero() {
+            self.await_company();
+        } else {
             std::thread::sleep(linger);
         }
         while !own.is_done() && self.commit_front() {}
         drop(leading);
+    }
+
+    /// Lets those run who took part in the last write and are about to come back: where the
+    /// processors are few, they would otherwise just miss this one. A lone writer has nobody to
+    /// wait for and does not.
+    fn await_company(&self) {
+        for _ in 0..YIELDS_MAX {
+            let core = self.core.lock();
+            if core.one_by_one || core.queued_calls() >= core.last_calls {
+                return;
+            }
+            drop(core);
+            std::thread::yield_now();
+        }
     }
 
     /// Gives leadership to a waiter of the next gathering, or to nobody.
@@ -49,6 +68,8 @@ impl Commits {
         core.leading = false;
         let left = !core.queue.is_empty();
         drop(core);
+        // Whoever closes the log waits until nobody leads.
+        self.room.notify();
         if left {
             self.work.notify();
         }

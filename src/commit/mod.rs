@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::format::frame::Kind;
 use crate::offset::Position;
 use crate::pending::{Callback, Committer, Ticket};
 use crate::segment::sealed::Sealed;
@@ -52,6 +53,17 @@ pub(crate) enum Class {
     Append,
     /// Progress of groups, which is what makes room again.
     Progress,
+}
+
+/// Whether a marker was written at the end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marked {
+    /// It was, or the disk does not allow for one there.
+    Done,
+    /// Not all before it is durable.
+    NotDurable,
+    /// Someone else writes.
+    Busy,
 }
 
 /// Something with changes that ride along on the next write.
@@ -302,11 +314,26 @@ impl Commits {
         writer.unsynced_since.map(|since| (since, writer.unsynced_bytes))
     }
 
+    /// Marks the end of a log that is closed, once nobody writes to it any more.
+    pub(crate) fn mark_closed(&self) -> Result<()> {
+        loop {
+            // Observed before the look, so that the end of what is in the way is not missed.
+            let observed = self.room.observe();
+            self.flush_queue()?;
+            self.sync_written()?;
+            if self.mark_end(Kind::Closed)? != Marked::Busy {
+                return Ok(());
+            }
+            self.room.wait(observed, None);
+        }
+    }
+
     /// Writes a marker at the end of the log, if everything before it is durable.
-    pub(crate) fn mark_end(&self, kind: crate::format::frame::Kind) -> Result<bool> {
+    pub(crate) fn mark_end(&self, kind: Kind) -> Result<Marked> {
+        self.latch.check()?;
         let mut core = self.core.lock();
-        if core.leading || core.rolling || !core.queue.is_empty() || self.latch.get().is_some() {
-            return Ok(false);
+        if core.leading || core.rolling || !core.queue.is_empty() {
+            return Ok(Marked::Busy);
         }
         core.leading = true;
         let end = core.end;
@@ -328,7 +355,7 @@ impl Commits {
             return Err(error);
         }
         self.hand_off();
-        Ok(due)
+        Ok(if due { Marked::Done } else { Marked::NotDurable })
     }
 
     /// The part of a segment that only progress may use while the next one is not there.

@@ -126,6 +126,8 @@ pub(crate) struct Core {
     /// Each call is written and synced alone.
     pub(crate) one_by_one: bool,
     next_gather: u64,
+    /// How many calls the last write carried.
+    pub(crate) last_calls: u64,
 }
 
 impl Core {
@@ -146,11 +148,21 @@ impl Core {
             media,
             one_by_one: false,
             next_gather: 0,
+            last_calls: 0,
         }
     }
 
+<<<<<<< ours
     /// The bytes that entries of `bytes` take at most, with a header and padding: their own, and
     /// that of the gathering before, which is padded when they open the next one.
+=======
+    /// How many calls wait in the oldest gathering.
+    pub(crate) fn queued_calls(&self) -> u64 {
+        self.queue.front().map_or(0, |front| front.calls)
+    }
+
+    /// The bytes that entries of `bytes` take at most, with a header and padding.
+>>>>>>> theirs
     pub(crate) fn worst_bytes(&self, bytes: usize) -> u64 {
         (HEADER_BYTES + align(bytes, ALIGNMENT) + 2 * self.media.unit()) as u64
     }
@@ -226,6 +238,7 @@ impl Core {
         }
         let gather = self.queue.pop_front()?;
         self.queued_bytes -= gather.bytes.len();
+        self.last_calls = gather.calls;
         Some(gather)
     }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crate::commit::Class;
 use crate::commit::policy::SyncPolicy;
+use crate::commit::{Class, Marked};
 use crate::error::{Error, Result};
 use crate::format::frame::Kind;
 use crate::retention;
@@ -97,7 +97,7 @@ pub(super) fn commit_once(shared: &Shared) -> Option<Duration> {
     }
     if let Some(since) = commits.unmarked_since() {
         let at = since + shared.limits.idle_after;
-        if due(at) && !matches!(commits.mark_end(Kind::Idle), Ok(true)) {
+        if due(at) && !matches!(commits.mark_end(Kind::Idle), Ok(Marked::Done)) {
             due(now + shared.limits.idle_after);
         }
     }

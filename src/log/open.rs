@@ -54,6 +54,10 @@ pub(super) fn open(
 ) -> Result<(Shared, OpenReport)> {
     let guard = lock(&*storage, options.lock_timeout, options.background)?;
     let mut listing = list(&*storage)?;
+    // A name that is listed need not be on the disk: the process before may have ended, or seen
+    // an error, between the renaming of a segment and the sync of the directory. What is
+    // appended to that segment now must not be lost with its name.
+    storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))?;
     let removed_files = std::mem::take(&mut listing.temporary);
     for leftover in &removed_files {
         storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;

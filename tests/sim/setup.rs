@@ -1,0 +1,169 @@
+//! What a run is like: everything here follows from its seed.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ackline::simulation::{Rng, Sectors, SimClock};
+use ackline::{GroupOptions, Media, Options, Retention, SyncPolicy};
+
+use super::Lie;
+
+pub(crate) const TAGS: [&str; 2] = ["red", "blue"];
+
+/// The largest payload that the simulated logs take.
+pub(crate) const PAYLOAD_MAX: usize = 3000;
+
+/// Where a planned group begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Earliest,
+    Latest,
+    Middle,
+    Time,
+}
+
+/// A group that a run may create.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupPlan {
+    pub(crate) topic: usize,
+    pub(crate) name: String,
+    pub(crate) begin: Begin,
+    pub(crate) lease: Duration,
+    pub(crate) in_flight_max: usize,
+    pub(crate) unacked_max: usize,
+    pub(crate) attempts_max: u32,
+    pub(crate) tag: Option<&'static str>,
+    pub(crate) may_lag: bool,
+}
+
+impl GroupPlan {
+    fn draw(rng: &mut Rng, topic: usize, name: String) -> Self {
+        Self {
+            topic,
+            name,
+            begin: match rng.below(8) {
+                0 => Begin::Latest,
+                1 => Begin::Middle,
+                2 => Begin::Time,
+                _ => Begin::Earliest,
+            },
+            lease: Duration::from_secs(1 + rng.below(30)),
+            in_flight_max: if rng.chance(1, 4) { 1 + rng.index(4) } else { 1000 },
+            unacked_max: if rng.chance(1, 6) { 1 + rng.index(6) } else { 10_000 },
+            attempts_max: [1, 2, 3, 3, 16, 16][rng.index(6)],
+            tag: rng.chance(1, 5).then(|| TAGS[rng.index(TAGS.len())]),
+            may_lag: rng.chance(1, 8),
+        }
+    }
+
+    pub(crate) fn options(&self) -> GroupOptions {
+        let options = GroupOptions::new()
+            .lease(self.lease)
+            .in_flight_max(self.in_flight_max)
+            .unacked_max(self.unacked_max)
+            .attempts_max(self.attempts_max)
+            .backoff([Duration::from_secs(1), Duration::from_secs(20)])
+            .may_lag(self.may_lag);
+        match self.tag {
+            Some(tag) => options.tag(tag),
+            None => options,
+        }
+    }
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) ops: usize,
+    pub(crate) segment_bytes: u64,
+    pub(crate) policy: SyncPolicy,
+    pub(crate) media: Media,
+    pub(crate) max_bytes: Option<u64>,
+    pub(crate) retention: Retention,
+    /// Retention or a group's options may take what nobody has consumed.
+    pub(crate) lossy: bool,
+    pub(crate) recent_bytes: usize,
+    pub(crate) map: bool,
+    pub(crate) open_segments_max: usize,
+    pub(crate) topics: usize,
+    pub(crate) groups: Vec<GroupPlan>,
+    pub(crate) lie: Option<Lie>,
+}
+
+impl Setup {
+    pub(crate) fn draw(seed: u64, lie: Option<Lie>) -> Self {
+        let mut rng = Rng::new(super::mix(seed, 0x5e70));
+        let topics = 1 + rng.index(4);
+        let mut groups = Vec::new();
+        for topic in 0..topics {
+            for number in 0..=rng.index(3) {
+                groups.push(GroupPlan::draw(&mut rng, topic, format!("g{number}")));
+            }
+        }
+        let segment_bytes = [4096, 4096, 8192, 16384, 32768][rng.index(5)];
+        let (retention, mut lossy) = match rng.below(8) {
+            0 => (Retention::keep_consumed(), false),
+            1 => (Retention::delete_consumed().max_age(Duration::from_secs(120)), true),
+            2 => (Retention::keep_consumed().max_bytes(segment_bytes * 6), true),
+            _ => (Retention::delete_consumed(), false),
+        };
+        let max_bytes = rng.chance(1, 4).then(|| segment_bytes * (3 + rng.below(6)));
+        lossy |= max_bytes.is_some() && groups.iter().any(|group| group.may_lag);
+        Self {
+            seed,
+            ops: 20 + rng.index(60),
+            segment_bytes,
+            policy: match rng.below(10) {
+                0 => SyncPolicy::EachAppend,
+                1 => SyncPolicy::Interval { every: Duration::from_millis(500), bytes: 3000 },
+                2 => SyncPolicy::Never,
+                _ => SyncPolicy::default(),
+            },
+            media: if rng.chance(1, 3) { Media::WholeSectors } else { Media::PowersafeOverwrite },
+            max_bytes,
+            retention,
+            lossy,
+            recent_bytes: if rng.chance(1, 2) { 0 } else { 2048 },
+            map: rng.chance(1, 2),
+            open_segments_max: 1 + rng.index(3),
+            topics,
+            groups,
+            lie,
+        }
+    }
+
+    pub(crate) fn options(&self, clock: &SimClock) -> Options {
+        let options = Options::new()
+            .segment_bytes(self.segment_bytes)
+            .sync(self.policy)
+            .media(self.media)
+            .payload_bytes_max(PAYLOAD_MAX)
+            .retention(self.retention.clone())
+            .map_segments(self.map)
+            .recent_bytes(self.recent_bytes)
+            .open_segments_max(self.open_segments_max)
+            .simulated(Arc::new(clock.clone()), self.seed);
+        match self.max_bytes {
+            Some(bytes) => options.max_bytes(bytes),
+            None => options,
+        }
+    }
+
+    /// Whether what `append` returned survives a power cut.
+    pub(crate) fn syncs(&self) -> bool {
+        matches!(self.policy, SyncPolicy::EachAppend | SyncPolicy::GroupCommit { .. })
+    }
+
+    pub(crate) fn sectors(&self) -> Sectors {
+        match self.media {
+            Media::WholeSectors => Sectors::Whole,
+            _ => Sectors::Powersafe,
+        }
+    }
+}
+
+/// A wall time of the simulated clock.
+pub(crate) fn wall(ms: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(ms)
+}
