@@ -152,17 +152,13 @@ impl Core {
         }
     }
 
-<<<<<<< ours
-    /// The bytes that entries of `bytes` take at most, with a header and padding: their own, and
-    /// that of the gathering before, which is padded when they open the next one.
-=======
     /// How many calls wait in the oldest gathering.
     pub(crate) fn queued_calls(&self) -> u64 {
         self.queue.front().map_or(0, |front| front.calls)
     }
 
-    /// The bytes that entries of `bytes` take at most, with a header and padding.
->>>>>>> theirs
+    /// The bytes that entries of `bytes` take at most, with a header and padding: their own, and
+    /// that of the gathering before, which is padded when they open the next one.
     pub(crate) fn worst_bytes(&self, bytes: usize) -> u64 {
         (HEADER_BYTES + align(bytes, ALIGNMENT) + 2 * self.media.unit()) as u64
     }
