@@ -145,17 +145,19 @@ impl Reserves {
         Some(if next <= self.asked { self.current() } else { self.raise(next) })
     }
 
-    /// Raises the reserve: further each time while raises follow one another fast, and back to
-    /// little for a slow consumer, for which everything reserved would be a suspect after a
-    /// crash and be delivered alone.
+    /// Raises the reserve by what a few milliseconds of this consumer's work use up: what is
+    /// reserved is a suspect after a crash, and then delivered alone.
     fn raise(&mut self, next: u64) -> Reserve {
-        if self.now.saturating_sub(self.raised_at) > AHEAD_TIME {
-            self.slow_down();
-        }
+        let lasted = self.now.saturating_sub(self.raised_at);
         self.raised_at = self.now;
+        if lasted > 10 * AHEAD_TIME {
+            self.ahead = (self.ahead / 2).max(AHEAD_MIN).min(self.ahead_max);
+        }
         self.asked = next.saturating_add(self.ahead);
         self.last_ahead = self.ahead;
-        self.ahead = (self.ahead * 2).min(self.ahead_max);
+        if lasted < AHEAD_TIME {
+            self.ahead = (self.ahead * 2).min(self.ahead_max);
+        }
         self.current()
     }
 
