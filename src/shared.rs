@@ -1,7 +1,7 @@
 //! What all handles of one log share, and the end of it: the last handle that is dropped lets
 //! the background threads close the log.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -33,8 +33,9 @@ pub(crate) struct Shared {
     pub(crate) commits: Arc<Commits>,
     pub(crate) limits: Limits,
     pub(crate) retention: Retention,
-    /// The groups that were opened in this process.
-    pub(crate) groups: Mutex<HashMap<GroupId, Arc<GroupShared>>>,
+    /// The groups that were opened in this process, in the order of their ids, so that the same
+    /// calls always write the same bytes.
+    pub(crate) groups: Mutex<BTreeMap<GroupId, Arc<GroupShared>>>,
     /// The offset that each topic's next message had when the log was opened.
     pub(crate) ends_at_open: Vec<u64>,
     /// The last run did not close the log.
@@ -91,6 +92,17 @@ impl Shared {
         for topic in topics {
             topic.wake();
         }
+    }
+
+    /// Queues what the groups have not logged yet, in a new segment if need be.
+    pub(crate) fn log_groups(&self) -> Result<()> {
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        for group in groups {
+            // Riding along on the next write is not enough: where the segment is full, there is
+            // no such write yet.
+            group.log_delta(&mut group.runtime.lock())?;
+        }
+        Ok(())
     }
 
     /// Fails once the log is closed or poisoned.

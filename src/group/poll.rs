@@ -258,7 +258,14 @@ fn bury_exhausted(
     let buried = match step(shared, &mut cursor) {
         Ok(Step::Message(found)) => {
             let message = Message::new(Arc::clone(&shared.topic.name), found);
-            shared.bury(runtime, &message, count, "out of attempts").map(Some)
+            let wanted = runtime.options.tag.as_deref();
+            if wanted.is_some() && message.tag() != wanted {
+                // It counts as delivered because it was reserved, but it was never meant for
+                // this group: it is skipped here as it is where it is delivered.
+                Ok(None)
+            } else {
+                shared.bury(runtime, &message, count, "out of attempts").map(Some)
+            }
         }
         Ok(Step::Gone { .. }) => Ok(None),
         Ok(Step::End) => Err(Error::NotLeased { offset: Offset(offset) }),

@@ -92,6 +92,10 @@ pub(super) fn commit_once(shared: &Shared) -> Option<Duration> {
     if let Some(since) = commits.riders_since()
         && due(since + shared.limits.ack_delay_max)
     {
+        // Where there is no room for them either, they ride again, and wait for the next round.
+        if shared.log_groups().is_err() {
+            due(now + shared.limits.ack_delay_max);
+        }
         commits.board_riders();
         commits.drain();
     }

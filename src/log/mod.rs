@@ -131,11 +131,12 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::Full`] if there is no room for what was
+    /// acknowledged.
     pub fn sync(&self) -> Result<()> {
         let shared = &self.handle.shared;
         shared.check_open()?;
-        shared.commits.board_riders();
+        shared.log_groups()?;
         sync(&shared.commits)
     }
 
