@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(crate) type Callback = Box<dyn FnOnce(Result<()>) + Send>;
 #[derive(Debug, Default)]
 pub(crate) struct Ticket {
     done: AtomicBool,
+    /// Threads that are parked or about to be. Raised without the lock, lowered under it.
+    waiting: AtomicUsize,
     state: Mutex<State>,
     condvar: Condvar,
 }
@@ -30,8 +32,6 @@ pub(crate) struct Ticket {
 #[derive(Default)]
 struct State {
     result: Option<Result<()>>,
-    /// Threads that are parked or about to be.
-    waiting: usize,
     /// One of them shall take over leadership.
     lead_offered: bool,
     wakers: Vec<Waker>,
@@ -42,7 +42,6 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
             .field("result", &self.result)
-            .field("waiting", &self.waiting)
             .field("lead_offered", &self.lead_offered)
             .finish_non_exhaustive()
     }
@@ -79,7 +78,8 @@ impl Ticket {
 
     /// Announces a thread that will [`park`](Self::park), so that it can be made the leader.
     pub(crate) fn register(&self) {
-        self.state.lock().waiting += 1;
+        // Not under the lock: the caller holds the queue's, and those who park hold this one.
+        self.waiting.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Waits, after [`register`](Self::register), until the ticket is done, leadership is offered
@@ -91,15 +91,15 @@ impl Ticket {
             // An offer is taken even by a thread that is done waiting: nobody else would.
             if state.lead_offered {
                 state.lead_offered = false;
-                state.waiting -= 1;
+                self.waiting.fetch_sub(1, Ordering::AcqRel);
                 return Parked::Lead;
             }
             if let Some(result) = state.result.clone() {
-                state.waiting -= 1;
+                self.waiting.fetch_sub(1, Ordering::AcqRel);
                 return Parked::Done(result);
             }
             if timed_out {
-                state.waiting -= 1;
+                self.waiting.fetch_sub(1, Ordering::AcqRel);
                 return Parked::TimedOut;
             }
             state = self.condvar.wait(state, timeout);
@@ -111,7 +111,7 @@ impl Ticket {
     /// Makes one of the waiting threads the leader. `false` if there is none.
     pub(crate) fn offer_lead(&self) -> bool {
         let mut state = self.state.lock();
-        if state.waiting == 0 || state.result.is_some() {
+        if self.waiting.load(Ordering::Acquire) == 0 || state.result.is_some() {
             return false;
         }
         state.lead_offered = true;
@@ -130,9 +130,8 @@ impl Ticket {
         self.done.store(true, Ordering::Release);
         let wakers = std::mem::take(&mut state.wakers);
         let callbacks = std::mem::take(&mut state.callbacks);
-        let waiting = state.waiting;
         drop(state);
-        if waiting > 0 {
+        if self.waiting.load(Ordering::Acquire) > 0 {
             self.condvar.notify_all();
         }
         for waker in wakers {

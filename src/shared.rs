@@ -108,6 +108,11 @@ impl Shared {
     /// Fails once the log is closed or poisoned.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.commits.latch.check()?;
+        self.check_readable()
+    }
+
+    /// Fails once the log is closed. What is visible can be read from a poisoned log, too.
+    pub(crate) fn check_readable(&self) -> Result<()> {
         if self.commits.core.lock().closed { Err(Error::Closed) } else { Ok(()) }
     }
 }

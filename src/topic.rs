@@ -214,11 +214,12 @@ impl Topic {
 
     /// Reads the visible messages from `offset` on, outside of any group.
     ///
-    /// The iterator ends at the last visible message; asked again later, it goes on.
+    /// The iterator ends at the last visible message; asked again later, it goes on. A poisoned
+    /// log can still be read.
     ///
     /// # Errors
     ///
-    /// [`Error::OffsetOutOfRange`]. The iterator yields [`Error::Lagged`] where messages are
+    /// [`Error::OffsetOutOfRange`]; [`Error::Closed`], also from the iterator, once. The iterator yields [`Error::Lagged`] where messages are
     /// gone, and then goes on behind them; [`Error::Corrupt`] or [`Error::Io`] if a message
     /// cannot be read.
     ///
@@ -237,13 +238,13 @@ impl Topic {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn read_from(&self, offset: Offset) -> Result<Reader> {
-        self.shared().check_open()?;
+        self.shared().check_readable()?;
         let Offsets { start, end } = self.offsets();
         if offset < start || offset > end {
             return Err(Error::OffsetOutOfRange { offset, start, end });
         }
         let cursor = TopicCursor::new(self.runtime.id, offset.0);
-        Ok(Reader { topic: self.clone(), cursor })
+        Ok(Reader { topic: self.clone(), cursor, told_closed: false })
     }
 
     /// The offset of the first message that is not older than `time`, or the topic's end.
@@ -253,7 +254,7 @@ impl Topic {
     /// Those of reading: [`Error::Corrupt`], [`Error::Io`].
     pub fn offset_at(&self, time: SystemTime) -> Result<Offset> {
         let shared = self.shared();
-        shared.check_open()?;
+        shared.check_readable()?;
         let time_ms = to_wall_ms(time);
         let Offsets { start, end } = self.offsets();
         let from = shared.commits.segments.locate_time(self.runtime.id, time_ms)?;
@@ -318,6 +319,8 @@ fn receipt(offset: u64, position: Position) -> Receipt {
 pub struct Reader {
     topic: Topic,
     cursor: TopicCursor,
+    /// That the log is closed was said once, so that a loop over the reader ends.
+    told_closed: bool,
 }
 
 impl Reader {
@@ -332,6 +335,11 @@ impl Iterator for Reader {
 
     fn next(&mut self) -> Option<Self::Item> {
         let commits = &self.topic.shared().commits;
+        // The directory may be another opener's by now, and its files may be gone.
+        if self.topic.shared().stopping.load(Ordering::Acquire) {
+            let told = std::mem::replace(&mut self.told_closed, true);
+            return if told { None } else { Some(Err(Error::Closed)) };
+        }
         let end = self.topic.runtime.visible_next.load(Ordering::Acquire);
         let from = self.next_offset();
         match self.cursor.step(&commits.segments, end, commits.marks.visible()) {

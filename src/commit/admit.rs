@@ -109,7 +109,7 @@ impl Commits {
                 continue;
             }
             // The last part of a segment is for progress, unless the next one is there.
-            let reserve = if core.spare.is_some() { 0 } else { self.reserve_bytes() };
+            let reserve = if core.spare.is_some() { 0 } else { self.reserve_bytes(core.room_end) };
             let in_reserve = core.end.plus(need + reserve) > core.room_end;
             if class == Class::Append && in_reserve {
                 drop(core);

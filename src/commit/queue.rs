@@ -20,6 +20,9 @@ use crate::sync::{Mutex, Signal};
 /// A gathering larger than this is written before more joins it.
 const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// No more room than this is made for entries before they come.
+const LIKELY_BYTES_MAX: usize = 128 * 1024;
+
 /// What is known of a topic outside of the queue's lock.
 #[derive(Debug)]
 pub(crate) struct TopicRuntime {
@@ -128,6 +131,8 @@ pub(crate) struct Core {
     next_gather: u64,
     /// How many calls the last write carried.
     pub(crate) last_calls: u64,
+    /// How many bytes the next write is likely to have.
+    likely_bytes: usize,
 }
 
 impl Core {
@@ -149,6 +154,7 @@ impl Core {
             one_by_one: false,
             next_gather: 0,
             last_calls: 0,
+            likely_bytes: 0,
         }
     }
 
@@ -216,7 +222,8 @@ impl Core {
         self.next_gather += 1;
         self.queue.push_back(Gather {
             start: self.end,
-            bytes: Vec::with_capacity(HEADER_BYTES + bytes),
+            // Most writes are about as large as the last one; growing to it would copy it twice.
+            bytes: Vec::with_capacity((HEADER_BYTES + bytes).max(self.likely_bytes)),
             frames: Vec::new(),
             ticket: Arc::default(),
             touched: Vec::new(),
@@ -235,6 +242,7 @@ impl Core {
         let gather = self.queue.pop_front()?;
         self.queued_bytes -= gather.bytes.len();
         self.last_calls = gather.calls;
+        self.likely_bytes = gather.bytes.len().min(LIKELY_BYTES_MAX);
         Some(gather)
     }
 

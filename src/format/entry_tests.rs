@@ -1,3 +1,5 @@
+//! Tests of the codec of entries.
+
 use super::*;
 use proptest::prelude::*;
 

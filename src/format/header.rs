@@ -32,6 +32,9 @@ pub(crate) struct SegmentHead {
     pub(crate) checkpoint_bytes: u32,
     pub(crate) checkpoint_entries: u32,
     pub(crate) checkpoint_checksum: u32,
+    /// The size that the file was made with. While the segment is written to, a smaller file
+    /// was cut from outside: what was behind may have been promised.
+    pub(crate) file_bytes: u64,
 }
 
 impl SegmentHead {
@@ -57,6 +60,7 @@ impl SegmentHead {
         out[68..72].copy_from_slice(&self.checkpoint_bytes.to_le_bytes());
         out[72..76].copy_from_slice(&self.checkpoint_entries.to_le_bytes());
         out[76..80].copy_from_slice(&self.checkpoint_checksum.to_le_bytes());
+        out[80..88].copy_from_slice(&self.file_bytes.to_le_bytes());
         let checksum = crc32fast::hash(&out[..FIXED_BYTES - 4]);
         out[FIXED_BYTES - 4..FIXED_BYTES].copy_from_slice(&checksum.to_le_bytes());
         out[FIXED_BYTES..FIXED_BYTES + checkpoint.len()].copy_from_slice(checkpoint);
@@ -97,6 +101,7 @@ impl SegmentHead {
             checkpoint_bytes: u32_at(bytes, 68),
             checkpoint_entries: u32_at(bytes, 72),
             checkpoint_checksum: u32_at(bytes, 76),
+            file_bytes: u64_at(bytes, 80),
         })
     }
 }
@@ -122,6 +127,7 @@ mod tests {
             checkpoint_bytes: 400,
             checkpoint_entries: 3,
             checkpoint_checksum: 5,
+            file_bytes: 65_536,
         }
     }
 

@@ -29,6 +29,13 @@ struct Begun {
     ticket: Option<Arc<Ticket>>,
 }
 
+impl Begun {
+    /// Whether there is anything in the plan, be it for a consumer or not.
+    fn found_work(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| !plan.is_empty())
+    }
+}
+
 impl Drop for Begun {
     fn drop(&mut self) {
         if let Some(plan) = self.plan.take()
@@ -52,12 +59,21 @@ pub(super) fn poll(group: &Group, max: usize, timeout: Duration) -> Result<Vec<D
         if let Some(ticket) = &begun.ticket {
             group.shared.wait(ticket)?;
         }
+        let found_work = begun.found_work();
         let (deliveries, letter) = finish(group, begun)?;
         if let Some(letter) = letter {
             group.shared.wait(&letter)?;
         }
         let now = clock.monotonic();
-        if !deliveries.is_empty() || max == 0 || now >= deadline {
+        if !deliveries.is_empty() || max == 0 {
+            return Ok(deliveries);
+        }
+        // What was planned was settled instead, by the tag filter or as a dead letter: what
+        // comes behind it may be wanted, and nothing will wake this thread for it.
+        if found_work && (timeout.is_zero() || now < deadline) {
+            continue;
+        }
+        if now >= deadline {
             return Ok(deliveries);
         }
         let event = group.shared.next_event().map_or(deadline, |event| event.min(deadline));
@@ -78,6 +94,7 @@ pub(super) async fn next(group: &Group) -> Result<Delivery> {
             let log: Arc<dyn Committer> = Arc::clone(commits) as _;
             Pending::queued((), None, ticket, log).await?;
         }
+        let found_work = begun.found_work();
         let (mut deliveries, letter) = finish(group, begun)?;
         if let Some(letter) = letter {
             let log: Arc<dyn Committer> = Arc::clone(commits) as _;
@@ -85,6 +102,9 @@ pub(super) async fn next(group: &Group) -> Result<Delivery> {
         }
         if let Some(delivery) = deliveries.pop() {
             return Ok(delivery);
+        }
+        if found_work {
+            continue;
         }
         let mut slept = false;
         poll_fn(|context| {

@@ -195,6 +195,7 @@ fn recover(
 ) -> Result<Recovered> {
     let (newest, older) = listing.bases.split_last().expect("there are segments");
     let (segment, checkpoint) = open_segment(storage, *newest)?;
+    check_size(&segment)?;
     check_older(storage, older, &segment.head)?;
     let mut replay = Replay::of(&segment, &checkpoint)?;
     let scanned = scan(&segment, None, |visited| replay.take(&segment, &visited))?;
@@ -237,6 +238,17 @@ fn recover(
             Ok(go_on(replay, bases, segment, &part.scanned, report))
         }
     }
+}
+
+/// Checks that the newest segment is as large as it was made. A crash does not shrink it, and
+/// what was cut off may have been promised: no header that is left would tell.
+fn check_size(newest: &Segment) -> Result<()> {
+    let (expected, found) = (newest.head.file_bytes, newest.file_bytes);
+    if found >= expected {
+        return Ok(());
+    }
+    let (expected, size) = (format!("{expected} bytes"), format!("{found} bytes"));
+    Err(Error::corrupt(&newest.name, found, expected, size))
 }
 
 /// Checks that the older segments are there, whole in size and of this log, without reading

@@ -195,7 +195,8 @@ impl Salvage<'_> {
             Some(next) => scanned.end == next,
             None => {
                 let sealed = scanned.stop == Stop::Marker(Kind::Sealed);
-                scanned.durable <= scanned.end && !sealed
+                let is_cut = segment.file_bytes < segment.head.file_bytes;
+                scanned.durable <= scanned.end && !sealed && !is_cut
             }
         };
         if is_whole {
@@ -214,7 +215,7 @@ impl Salvage<'_> {
     ) -> Result<()> {
         let (file_name, lost_before) = (name::segment(base), self.report.lost.len());
         let old = self.read_file(&file_name)?;
-        let (head, checkpoint) = match opened {
+        let (mut head, checkpoint) = match opened {
             Some((segment, checkpoint)) => (segment.head, checkpoint),
             None => self.new_head(previous, base)?,
         };
@@ -223,6 +224,7 @@ impl Salvage<'_> {
         // Where promised frames at the very end are lost, the log goes on behind them.
         let end = next.unwrap_or(after_last.max(evidence));
         let size = head.frames_at() + (end.0 - base.0) + 2 * HEADER_BYTES as u64;
+        head.file_bytes = size;
         let mut new = head.encode(&checkpoint);
         new.resize(usize_of(size), 0);
         let file_at = |position: Position| usize_of(head.frames_at() + (position.0 - base.0));
@@ -300,6 +302,7 @@ impl Salvage<'_> {
             checkpoint_bytes: u32::try_from(checkpoint.len()).map_err(too_large)?,
             checkpoint_entries,
             checkpoint_checksum: crc32fast::hash(&checkpoint),
+            file_bytes: 0,
         };
         debug_assert_eq!(head.frames_at(), frames_at(checkpoint.len()), "one layout");
         Ok((head, checkpoint))

@@ -117,6 +117,8 @@ impl TopicCursor {
             if at >= visible {
                 return Ok(Step::End);
             }
+            // Where retention has deleted the segment meanwhile, the next turn looks again for
+            // where the topic goes on.
             self.open_frame(segments, at, visible)?;
         }
         Ok(Step::End)
@@ -146,13 +148,14 @@ impl TopicCursor {
         Ok(None)
     }
 
+    /// Opens the frame at `at`; opens none if its segment has been deleted.
     fn open_frame(&mut self, segments: &Segments, at: Position, visible: Position) -> Result<()> {
         let mut bytes = READ_BYTES;
         if self.source.as_ref().is_none_or(|source| !source.chunk.holds(at)) {
-            self.source = Some(segments.fetch(at, visible, bytes)?);
+            self.source = segments.fetch(at, visible, bytes)?;
         }
         loop {
-            let source = self.source.as_ref().expect("a source was just set");
+            let Some(source) = &self.source else { return Ok(()) };
             let chunk = &source.chunk;
             match chunk.look(at, &source.file, source.file_at)? {
                 At::Frame(frame) => {
@@ -171,7 +174,10 @@ impl TopicCursor {
                 }
                 // The chunk ends within the frame: read from the frame's beginning, and more.
                 At::Cut => {
-                    let next = segments.fetch(at, visible, bytes)?;
+                    let Some(next) = segments.fetch(at, visible, bytes)? else {
+                        self.source = None;
+                        return Ok(());
+                    };
                     let got_all = next.chunk.start <= at && next.chunk.end == chunk.end;
                     if got_all && chunk.start <= at && bytes > READ_BYTES {
                         let found = format!("the end of the file at position {}", chunk.end);
@@ -188,10 +194,10 @@ impl TopicCursor {
 
 impl Segments {
     /// The bytes at `at`, some of them before it perhaps, none at or above `visible` unless they
-    /// lie in a sealed segment.
-    fn fetch(&self, at: Position, visible: Position, bytes: usize) -> Result<Source> {
+    /// lie in a sealed segment. `None` if the segment has been deleted.
+    fn fetch(&self, at: Position, visible: Position, bytes: usize) -> Result<Option<Source>> {
         if let Some(chunk) = self.recent.find(at) {
-            return Ok(Source { chunk, file: String::new(), file_at: 0 });
+            return Ok(Some(Source { chunk, file: String::new(), file_at: 0 }));
         }
         loop {
             let view = self.view();
@@ -208,22 +214,19 @@ impl Segments {
         at: Position,
         visible: Position,
         bytes: usize,
-    ) -> Result<Source> {
+    ) -> Result<Option<Source>> {
         let after = view.bases.partition_point(|base| *base <= at);
         if after == view.bases.len() {
             let segment = &view.active.segment;
             let chunk = read_chunk(segment, at, visible, bytes)?;
             let (file, file_at) = (segment.name.clone(), segment.file_at(at));
-            return Ok(Source { chunk, file, file_at });
+            return Ok(Some(Source { chunk, file, file_at }));
         }
-        let Some(i) = after.checked_sub(1) else {
-            let expected = format!("position {at}");
-            return Err(Error::corrupt(self.storage.describe(), 0, expected, "a deleted segment"));
-        };
+        let Some(i) = after.checked_sub(1) else { return Ok(None) };
         let sealed = self.sealed(view, i)?;
         let chunk = sealed.chunk(at, bytes)?;
         let (file, file_at) = (sealed.name().to_owned(), sealed.file_at(chunk.start));
-        Ok(Source { chunk, file, file_at })
+        Ok(Some(Source { chunk, file, file_at }))
     }
 
     fn locate(&self, topic: TopicId, offset: u64) -> Result<Located> {

@@ -103,6 +103,7 @@ pub(crate) fn activate(
         checkpoint_bytes: u32::try_from(checkpoint.len()).map_err(too_large)?,
         checkpoint_entries: *entries,
         checkpoint_checksum: crc32fast::hash(checkpoint),
+        file_bytes: spare.bytes,
     };
     let mut bytes = head.encode(checkpoint);
     bytes.extend_from_slice(tail);

@@ -1,3 +1,5 @@
+//! Tests of what the leases hand out for the log.
+
 use super::tests::{at, crashed, fresh, fresh_with, limits, list, take, take_one};
 use super::*;
 use crate::format::entry::Progress;

@@ -1,3 +1,5 @@
+//! Tests of the leases, case by case.
+
 use super::*;
 use crate::format::entry::{Attempt, Progress};
 

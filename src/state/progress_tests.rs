@@ -1,3 +1,5 @@
+//! Tests of the progress of a group.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the set of ranges.
+
 #![expect(
     clippy::single_range_in_vec_init,
     clippy::reversed_empty_ranges,

@@ -1,3 +1,5 @@
+//! Tests of the real directory.
+
 use std::process;
 
 use super::*;

@@ -260,7 +260,7 @@ impl Leases {
     }
 
     /// The count of `offset` and the token before, if it is leased with `token`.
-    fn held_before(&self, offset: u64, token: u64) -> Option<(u32, u64)> {
+    pub(super) fn held_before(&self, offset: u64, token: u64) -> Option<(u32, u64)> {
         let entry = self.unsettled.get(&offset)?;
         match entry.hold {
             Hold::Leased { token: current, previous, .. } if current == token => {

@@ -158,7 +158,9 @@ impl Leases {
         delay: Duration,
     ) -> Result<(), Refused> {
         let count = self.held(offset, token)?;
-        self.end_lease_for(offset, count, delay, token, now);
+        // Nobody got it, so whoever had it last may still acknowledge it.
+        let last = self.held_before(offset, token).map_or(token, |(_, previous)| previous);
+        self.end_lease_for(offset, count, delay, last, now);
         Ok(())
     }
 

@@ -1,3 +1,5 @@
+//! Tests of the simulated disk.
+
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
