@@ -255,10 +255,14 @@ impl World {
         if let Some(&seen) = self.seen.get(&offset) {
             self.check_not_held(seen);
         }
-        let seen = Seen { attempt: count, counted: false, token, held_until: None };
+        let unburied = token % 2 == 0;
+        // Where the burial fails, whoever had the message last may still acknowledge it.
+        let before = self.seen.get(&offset).map(|seen| seen.token).filter(|_| unburied);
+        let last = before.unwrap_or(if unburied { 0 } else { token });
+        let seen = Seen { attempt: count, counted: false, token: last, held_until: None };
         self.seen.insert(offset, seen);
         self.granted.push(Granted { offset, token, attempt: count });
-        if token % 2 == 0 {
+        if unburied {
             self.leases.unbury(offset, token, self.now, Duration::from_secs(3)).unwrap();
         } else {
             self.leases.settle_exhausted(offset, token).unwrap();
