@@ -1,0 +1,273 @@
+//! What opening finds and does after each kind of end.
+
+#[macro_use]
+mod common;
+
+use std::time::Duration;
+
+use ackline::simulation::Crash;
+use ackline::{Ending, Error, Log, Options, SyncPolicy, Topic};
+
+use common::{Machine, assert_holds, fill, has_suffix, is_segment, read_all, small};
+
+fn topic(log: &Log) -> Topic {
+    log.topic("t").expect("a topic")
+}
+
+/// Ends the process and opens again.
+fn reopen(machine: &Machine, log: Log, crash: Crash) -> Log {
+    machine.disk.crash(crash);
+    drop(log);
+    machine.open(small())
+}
+
+#[test]
+fn a_new_log_is_reported_as_new() {
+    let log = Machine::new(1).open(small());
+    let report = log.report();
+    assert_eq!((report.ending, report.segments), (Ending::New, 1));
+    assert_eq!((report.replayed_bytes, report.rewritten_bytes), (0, 0));
+    assert!(!report.dropped_torn_tail);
+}
+
+#[test]
+fn a_closed_log_is_reported_as_closed_and_goes_on_in_place() {
+    let machine = Machine::new(1);
+    let log = machine.open(small());
+    fill(&topic(&log), 0..5);
+    log.close().expect("closes");
+    let before = machine.segments().len();
+    let log = machine.open(small());
+    assert_eq!(log.report().ending, Ending::Closed);
+    assert_eq!(log.report().rewritten_bytes, 0);
+    assert!(log.report().replayed_bytes > 0);
+    fill(&topic(&log), 5..6);
+    assert_eq!(machine.segments().len(), before);
+    assert_holds(&topic(&log), 0..6);
+}
+
+#[test]
+fn an_unclean_end_writes_the_unproven_tail_again() {
+    for crash in [Crash::Kill, Crash::Power] {
+        let machine = Machine::new(1);
+        let log = machine.open(small());
+        fill(&topic(&log), 0..5);
+        let log = reopen(&machine, log, crash);
+        assert_eq!(log.report().ending, Ending::Unclean);
+        // The last record was synced, but no header says so.
+        assert!(log.report().rewritten_bytes > 0);
+        assert!(!log.report().dropped_torn_tail);
+        assert_holds(&topic(&log), 0..5);
+        fill(&topic(&log), 5..10);
+        assert_holds(&topic(&log), 0..10);
+    }
+}
+
+#[test]
+fn the_end_of_an_idle_process_leaves_nothing_to_write_again() {
+    for crash in [Crash::Kill, Crash::Power] {
+        let machine = Machine::new(1);
+        let log = machine.open(small());
+        fill(&topic(&log), 0..5);
+        machine.advance(Duration::from_secs(1));
+        log.maintain().expect("marks the end");
+        let before = machine.segments().len();
+        let log = reopen(&machine, log, crash);
+        assert_eq!(log.report().ending, Ending::Unclean);
+        assert_eq!(log.report().rewritten_bytes, 0);
+        fill(&topic(&log), 5..6);
+        assert_eq!(machine.segments().len(), before, "it goes on in place");
+        assert_holds(&topic(&log), 0..6);
+    }
+}
+
+#[test]
+fn a_torn_write_is_dropped_and_reported_and_only_that() {
+    let (mut torn, mut kept) = (0, 0);
+    for seed in 0..200 {
+        let machine = Machine::new(seed);
+        let log = machine.open(small());
+        fill(&topic(&log), 0..3);
+        // The process ends between the write and its sync.
+        machine.disk.die_at(machine.disk.calls() + 1);
+        topic(&log).append(vec![9; 1500]).expect_err("the process died");
+        let log = reopen(&machine, log, Crash::Power);
+        let found = read_all(&topic(&log));
+        assert!(found.len() == 3 || found[3] == [9; 1500], "seed {seed}");
+        assert!(!log.report().dropped_torn_tail || found.len() == 3, "seed {seed}");
+        torn += u32::from(log.report().dropped_torn_tail);
+        kept += u32::from(found.len() == 4);
+    }
+    assert!(torn > 0 && kept > 0, "{torn} torn, {kept} kept");
+}
+
+#[test]
+fn opening_twice_gives_the_same() {
+    for crash in [Crash::Kill, Crash::Power] {
+        let machine = Machine::new(3);
+        let log = machine.open(small());
+        fill(&topic(&log), 0..20);
+        machine.disk.die_at(machine.disk.calls() + 1);
+        topic(&log).append(vec![9; 500]).expect_err("the process died");
+        let log = reopen(&machine, log, crash);
+        let first = read_all(&topic(&log));
+        let log = reopen(&machine, log, crash);
+        assert_eq!(read_all(&topic(&log)), first);
+        let log = reopen(&machine, log, crash);
+        assert_eq!(read_all(&topic(&log)), first);
+        assert!(!log.report().dropped_torn_tail, "it was dropped the first time");
+    }
+}
+
+#[test]
+fn a_crash_at_any_call_of_opening_changes_nothing() {
+    let machine = Machine::new(3);
+    let log = machine.open(small());
+    fill(&topic(&log), 0..20);
+    machine.disk.crash(Crash::Power);
+    drop(log);
+    for call in 0.. {
+        let again = machine.fork();
+        again.disk.reseed(call);
+        let first = again.disk.calls();
+        again.disk.die_at(first + call);
+        let outcome = again.try_open(small());
+        let finished = outcome.is_ok();
+        again.disk.crash(Crash::Power);
+        drop(outcome);
+        assert_holds(&topic(&again.open(small())), 0..20);
+        if finished {
+            assert!(call > 10, "opening makes many calls");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_large_log_that_was_closed_opens_without_reading_it_all() {
+    let machine = Machine::new(1);
+    let log = machine.open(Options::new());
+    let append = |log: &Log| topic(log).append(vec![7; 1024 * 1024]).expect("appends");
+    while log.stats().rolls < 4 {
+        append(&log);
+    }
+    // These are in the segment that is written to: more than opening should have to read.
+    for _ in 0..5 {
+        append(&log);
+    }
+    let last = append(&log);
+    assert_eq!(log.stats().rolls, 4);
+    log.close().expect("closes");
+    let log = machine.open(Options::new());
+    assert_eq!(log.report().ending, Ending::Closed);
+    assert!(log.report().replayed_bytes < 1024 * 1024, "{:?}", log.report());
+    assert_eq!(topic(&log).offsets().end, last.offset.next());
+    assert_eq!(read_all(&topic(&log)).len() as u64, last.offset.0 + 1);
+}
+
+#[test]
+fn groups_and_topics_come_back_from_the_checkpoint_alone() {
+    let machine = Machine::new(1);
+    let log = machine.open(small());
+    for i in 0..30 {
+        let topic = log.topic(&format!("topic {i}")).expect("a topic");
+        topic.group(&format!("group {i}")).expect("a group");
+        topic.append(format!("{i}")).expect("appends");
+    }
+    fill(&topic(&log), 0..60);
+    log.close().expect("closes");
+    let log = machine.open(small());
+    assert_eq!(log.topics().len(), 31);
+    for i in 0..30 {
+        let topic = log.topic(&format!("topic {i}")).expect("a topic");
+        assert_eq!(log.groups(&topic), [format!("group {i}")]);
+        assert_eq!(read_all(&topic), [format!("{i}").into_bytes()]);
+    }
+}
+
+#[test]
+fn every_policy_keeps_what_it_promises() {
+    let interval = SyncPolicy::Interval { every: Duration::from_secs(1), bytes: 1 << 20 };
+    for (policy, survives_power) in [
+        (SyncPolicy::EachAppend, true),
+        (SyncPolicy::GroupCommit { linger: Duration::ZERO }, true),
+        (interval, false),
+        (SyncPolicy::Never, false),
+    ] {
+        for crash in [Crash::Kill, Crash::Power] {
+            for seed in 0..20 {
+                let machine = Machine::new(seed);
+                let log = machine.open(small().sync(policy));
+                fill(&topic(&log), 0..4);
+                log.sync().expect("syncs");
+                fill(&topic(&log), 4..20);
+                let log = reopen(&machine, log, crash);
+                let found = read_all(&topic(&log)).len() as u64;
+                let least = if survives_power || crash == Crash::Kill { 20 } else { 4 };
+                assert!((least..=20).contains(&found), "{policy:?} {crash:?} {seed}: {found}");
+                assert_holds(&topic(&log), 0..found);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_interval_shows_messages_once_they_are_synced() {
+    let machine = Machine::new(1);
+    let interval = SyncPolicy::Interval { every: Duration::from_secs(1), bytes: 1 << 20 };
+    let log = machine.open(small().segment_bytes(1 << 20).sync(interval));
+    fill(&topic(&log), 0..5);
+    assert_eq!(topic(&log).offsets().end.0, 0);
+    log.maintain().expect("nothing is due");
+    assert_eq!(topic(&log).offsets().end.0, 0);
+    machine.advance(Duration::from_secs(1));
+    log.maintain().expect("syncs");
+    assert_holds(&topic(&log), 0..5);
+}
+
+#[test]
+fn a_log_with_background_threads_ends_cleanly_each_time_it_is_closed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for round in 0..60 {
+        let log = Options::new().segment_bytes(64 * 1024).open(dir.path()).expect("opens");
+        let expected = if round == 0 { Ending::New } else { Ending::Closed };
+        assert_eq!(log.report().ending, expected, "round {round}");
+        let group = topic(&log).group("g").expect("a group");
+        // What the background commits must not keep the end from being marked.
+        fill(&topic(&log), round..round + 1);
+        for message in group.poll(10, Duration::from_secs(60)).expect("polls") {
+            message.ack().expect("acks");
+        }
+        topic(&log).submit("nobody waits for it").detach();
+        log.close().expect("closes");
+    }
+}
+
+#[test]
+fn dropping_the_last_handle_closes_the_log_in_the_background() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = || Options::new().lock_timeout(Duration::from_secs(60)).open(dir.path());
+    let log = open().expect("opens");
+    let other = topic(&log);
+    drop(log);
+    fill(&other, 0..3);
+    assert_error!(
+        Options::new().lock_timeout(Duration::ZERO).open(dir.path()),
+        Error::Locked { .. }
+    );
+    drop(other);
+    let log = open().expect("the lock is let go of");
+    assert_eq!(log.report().ending, Ending::Closed);
+    assert_holds(&topic(&log), 0..3);
+}
+
+#[test]
+fn nothing_but_segments_and_sidecars_is_left_behind() {
+    let machine = Machine::new(1);
+    let log = machine.open(small());
+    fill(&topic(&log), 0..60);
+    log.maintain().expect("keeps files");
+    log.close().expect("closes");
+    let ours = |name: &String| is_segment(name) || has_suffix(name, "idx");
+    assert!(machine.disk.names().iter().all(ours), "{:?}", machine.disk.names());
+}
