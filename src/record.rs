@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::clock::{from_wall_ms, to_wall_ms};
 use crate::error::{Error, Result};
-use crate::format::entry::{self, Content, FIELD_BYTES_MAX, HeaderPair};
+use crate::format::entry::{self, Content, FIELD_BYTES_MAX, HEADERS_MAX, HeaderPair};
 use crate::offset::{Offset, Position};
 use crate::segment::chunk::Shared;
 use crate::segment::cursor::Found;
@@ -93,7 +93,7 @@ impl Record {
         check("payload", self.payload.len(), payload_bytes_max)?;
         check("key", self.key.as_ref().map_or(0, Vec::len), FIELD_BYTES_MAX)?;
         check("tag", self.tag.as_ref().map_or(0, String::len), FIELD_BYTES_MAX)?;
-        check("number of headers", self.headers.len(), FIELD_BYTES_MAX)?;
+        check("number of headers", self.headers.len(), HEADERS_MAX)?;
         for (name, value) in &self.headers {
             check("header name", name.len(), FIELD_BYTES_MAX)?;
             check("header value", value.len(), payload_bytes_max)?;

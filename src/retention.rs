@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::commit::Commits;
 use crate::error::{Error, Result};
 use crate::format::name;
-use crate::offset::TopicId;
+use crate::offset::{Position, TopicId};
 use crate::segment::{Starts, View};
 use crate::shared::{Shared, sync};
 
@@ -110,7 +110,12 @@ pub(crate) fn run(shared: &Shared) -> Result<usize> {
     let commits = &*shared.commits;
     let mut deleted = 0;
     loop {
-        commits.latch.check()?;
+        shared.check_open()?;
+        // One that could not be removed goes before the next: a log must not get a hole.
+        let undeleted = *commits.undeleted.lock();
+        if let Some((base, bytes)) = undeleted {
+            remove_files(commits, base, bytes)?;
+        }
         let view = commits.segments.view();
         if view.bases.len() < 2 {
             return Ok(deleted);
@@ -155,8 +160,6 @@ fn floors(commits: &Commits) -> Floors {
 
 fn delete_oldest(commits: &Commits, view: &View, until: &Starts) -> Result<()> {
     let base = view.bases[0];
-    let file_name = name::segment(base);
-    let storage = &*commits.storage;
     let bytes = commits.segments.sealed(view, 0)?.file_bytes();
     // Readers that come late are told where the topic goes on.
     let topics: Vec<_> = {
@@ -167,13 +170,30 @@ fn delete_oldest(commits: &Commits, view: &View, until: &Starts) -> Result<()> {
         topic.start.fetch_max(until.next(topic.id), Ordering::AcqRel);
     }
     commits.segments.forget_oldest();
+    *commits.undeleted.lock() = Some((base, bytes));
+    remove_files(commits, base, bytes)?;
+    for topic in topics {
+        topic.wake();
+    }
+    Ok(())
+}
+
+/// Removes the files of a segment that is forgotten already.
+fn remove_files(commits: &Commits, base: Position, bytes: u64) -> Result<()> {
+    let (storage, file_name) = (&*commits.storage, name::segment(base));
     match storage.remove(&name::index(base)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(Error::io("remove", name::index(base), error));
         }
         _ => {}
     }
-    storage.remove(&file_name).map_err(|e| Error::io("remove", &file_name, e))?;
+    match storage.remove(&file_name) {
+        // An error leaves it open whether the call took effect.
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", &file_name, error));
+        }
+        _ => {}
+    }
     // One name at a time: if a crash kept the removal of a later segment but not this one, the
     // log would have a hole.
     let synced = storage.sync_directory();
@@ -181,9 +201,7 @@ fn delete_oldest(commits: &Commits, view: &View, until: &Starts) -> Result<()> {
     let mut core = commits.core.lock();
     core.log_bytes = core.log_bytes.saturating_sub(bytes);
     drop(core);
-    for topic in topics {
-        topic.wake();
-    }
+    *commits.undeleted.lock() = None;
     Ok(())
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
     pub(crate) closing: Mutex<bool>,
+    /// Held while files are made and deleted in the background.
+    pub(crate) keeping: Mutex<()>,
 }
 
 impl Shared {
@@ -56,9 +58,14 @@ impl Shared {
         }
         let result = self.close_log();
         self.commits.core.lock().closed = true;
-        self.commits.run_callbacks();
+        // Nothing may be written, made or deleted once the directory can be opened by others.
+        self.commits.let_writer_end();
+        drop(self.keeping.lock());
         let removed = self.commits.remove_spare();
         drop(self.lock.lock().take());
+        drop(closing);
+        // A callback may want to close the log as well.
+        self.commits.run_callbacks();
         self.wake_all();
         result.and(removed)
     }
@@ -67,12 +74,15 @@ impl Shared {
         let commits = &self.commits;
         commits.latch.check()?;
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        let mut logged = Ok(());
         for group in groups {
-            group.close()?;
+            logged = logged.and(group.close());
         }
         commits.core.lock().closed = true;
+        // What was submitted is written, whether or not there is room for the groups' progress.
         commits.flush_queue()?;
         commits.sync_written()?;
+        logged?;
         let active = commits.segments.active().segment.base();
         if commits.end().0 - active.0 > QUICK_OPEN_BYTES {
             match commits.roll_now() {

@@ -150,7 +150,7 @@ impl Commits {
         timeout: Option<Duration>,
     ) -> Option<Result<()>> {
         let deadline = match (role, timeout) {
-            (Role::Follow, Some(timeout)) => Some(self.clock.monotonic() + timeout),
+            (Role::Follow, Some(timeout)) => Some(self.clock.monotonic().saturating_add(timeout)),
             _ => None,
         };
         loop {

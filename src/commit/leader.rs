@@ -11,6 +11,7 @@ use crate::segment::Active;
 use crate::segment::chunk::{Chunk, Shared};
 use crate::storage::write_full;
 
+use super::policy::SyncPolicy;
 use super::queue::{Gather, TopicRuntime};
 use super::{Commits, Counters, Writer};
 
@@ -119,14 +120,24 @@ impl Commits {
             Counters::add(&self.counters.syncs, 1);
         }
         writer.tail = tail;
-        writer.marked = false;
+        // The background thread marks the end of an idle log, and syncs where commits do not;
+        // it sleeps until it is told that there is something to do.
+        let mut has_work = std::mem::replace(&mut writer.marked, false);
         writer.last_write = self.clock.monotonic();
         self.marks.raise_written(end);
         if self.config.policy.syncs_commits() {
             self.marks.raise_durable(end);
         } else {
+            let (before, bytes) = (writer.unsynced_bytes, gather.bytes.len() as u64);
+            has_work |= writer.unsynced_since.is_none();
             writer.unsynced_since.get_or_insert(writer.last_write);
-            writer.unsynced_bytes += gather.bytes.len() as u64;
+            writer.unsynced_bytes += bytes;
+            if let SyncPolicy::Interval { bytes: due, .. } = self.config.policy {
+                has_work |= before < due && before + bytes >= due;
+            }
+        }
+        if has_work {
+            self.work.notify();
         }
         Counters::add(&self.counters.appended, gather.messages);
         Counters::add(&self.counters.frames, gather.frames.len() as u64);
@@ -166,12 +177,17 @@ impl Commits {
             writer.unsynced_bytes = 0;
             (self.segments.active(), end, std::mem::take(&mut writer.unsynced))
         };
+        let syncing = self.syncing.lock();
+        self.latch.check()?;
         if let Err(error) = active.segment.file.sync() {
-            return Err(self.fail(&Error::io("sync", &active.segment.name, error)));
+            let error = self.latch.set(&Error::io("sync", &active.segment.name, error));
+            drop(syncing);
+            return Err(self.fail(&error));
         }
         Counters::add(&self.counters.syncs, 1);
         self.marks.raise_durable(end);
         show(&shown);
+        drop(syncing);
         for (topic, _) in shown {
             topic.wake();
         }

@@ -16,8 +16,8 @@ mod roll;
 
 pub(crate) use roll::FIRST_SEGMENT_BYTES;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -75,7 +75,7 @@ pub(crate) trait Rider: Send + Sync + std::fmt::Debug {
 /// Groups with changes that are not logged, and since when the first of them waits.
 #[derive(Debug, Default)]
 struct Riders {
-    waiting: Vec<Arc<dyn Rider>>,
+    waiting: Vec<Weak<dyn Rider>>,
     since: Option<Duration>,
 }
 
@@ -117,6 +117,10 @@ struct Writer {
 pub(crate) struct Commits {
     pub(crate) core: Mutex<Core>,
     writer: Mutex<Writer>,
+    /// Held while a file is synced beside the leader, until a failure is latched: the system
+    /// reports it to one of two syncs at the same time and lets the other one succeed. Locked
+    /// after the writer.
+    syncing: Mutex<()>,
     pub(crate) segments: Segments,
     pub(crate) marks: Watermarks,
     pub(crate) latch: PoisonLatch,
@@ -135,6 +139,8 @@ pub(crate) struct Commits {
     has_riders: AtomicBool,
     /// Sealed segments without a sidecar.
     unindexed: Mutex<Vec<Arc<Sealed>>>,
+    /// The base and size of a segment that is forgotten, but whose files are not removed yet.
+    pub(crate) undeleted: Mutex<Option<(Position, u64)>>,
     /// Beyond this position, the next segment is to be prepared.
     spare_due: AtomicU64,
     callbacks: Mutex<Callbacks>,
@@ -177,6 +183,7 @@ impl Commits {
                 marked: true,
                 last_write,
             }),
+            syncing: Mutex::default(),
             segments,
             marks,
             latch: PoisonLatch::default(),
@@ -190,6 +197,7 @@ impl Commits {
             riders: Mutex::default(),
             has_riders: AtomicBool::new(false),
             unindexed: Mutex::default(),
+            undeleted: Mutex::default(),
             spare_due: AtomicU64::new(0),
             callbacks: Mutex::default(),
         };
@@ -227,7 +235,7 @@ impl Commits {
     }
 
     /// Announces changes that shall ride along on the next write.
-    pub(crate) fn add_rider(&self, rider: Arc<dyn Rider>) {
+    pub(crate) fn add_rider(&self, rider: Weak<dyn Rider>) {
         let mut riders = self.riders.lock();
         riders.waiting.push(rider);
         let is_first = riders.since.is_none();
@@ -252,7 +260,9 @@ impl Commits {
         }
         let riders = std::mem::take(&mut *self.riders.lock());
         for rider in riders.waiting {
-            rider.ride();
+            if let Some(rider) = rider.upgrade() {
+                rider.ride();
+            }
         }
     }
 
@@ -328,10 +338,19 @@ impl Commits {
         }
     }
 
+    /// Waits until a write that is under way is over.
+    pub(crate) fn let_writer_end(&self) {
+        drop(self.writer.lock_in_drop());
+    }
+
     /// Writes a marker at the end of the log, if everything before it is durable.
     pub(crate) fn mark_end(&self, kind: Kind) -> Result<Marked> {
         self.latch.check()?;
         let mut core = self.core.lock();
+        if core.closed && kind != Kind::Closed {
+            // The directory may belong to another opener by now.
+            return Ok(Marked::Done);
+        }
         if core.leading || core.rolling || !core.queue.is_empty() {
             return Ok(Marked::Busy);
         }
@@ -393,7 +412,7 @@ impl TopicRuntime {
     /// Wakes the threads and tasks that wait for messages.
     pub(crate) fn wake(&self) {
         self.signal.notify();
-        let wakers = std::mem::take(&mut *self.wakers.lock());
+        let wakers = self.wakers.lock().take_all();
         for waker in wakers {
             waker.wake();
         }

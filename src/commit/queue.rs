@@ -23,6 +23,33 @@ const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// No more room than this is made for entries before they come.
 const LIKELY_BYTES_MAX: usize = 128 * 1024;
 
+/// Tasks that wait, each until it is woken or no longer wants to be.
+#[derive(Debug, Default)]
+pub(crate) struct Wakers {
+    waiting: std::collections::BTreeMap<u64, std::task::Waker>,
+    next: u64,
+}
+
+impl Wakers {
+    pub(crate) fn add(&mut self, waker: std::task::Waker) -> u64 {
+        self.next += 1;
+        self.waiting.insert(self.next, waker);
+        self.next
+    }
+
+    pub(crate) fn remove(&mut self, id: u64) {
+        self.waiting.remove(&id);
+    }
+
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = std::task::Waker> + use<> {
+        std::mem::take(&mut self.waiting).into_values()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
 /// What is known of a topic outside of the queue's lock.
 #[derive(Debug)]
 pub(crate) struct TopicRuntime {
@@ -35,7 +62,7 @@ pub(crate) struct TopicRuntime {
     /// Something became visible.
     pub(crate) signal: Signal,
     /// Tasks that wait for the same.
-    pub(crate) wakers: Mutex<Vec<std::task::Waker>>,
+    pub(crate) wakers: Mutex<Wakers>,
 }
 
 /// A topic as the queue sees it.

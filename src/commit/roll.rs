@@ -90,6 +90,8 @@ impl Commits {
         // All of the old segment must be on disk before the new one is: recovery reads only the
         // newest.
         if self.marks.durable() < base {
+            let _syncing = self.syncing.lock();
+            self.latch.check()?;
             let synced = old.segment.file.sync();
             synced.map_err(|e| self.fail(&Error::io("sync", &old.segment.name, e)))?;
             Counters::add(&self.counters.syncs, 1);
@@ -114,7 +116,8 @@ impl Commits {
         };
         // Until the spare is renamed, its name is taken: nobody may prepare the next one.
         let (spare, preparing) = self.take_spare();
-        let spare = spare.expect("the caller made sure of a spare");
+        // The caller made sure of one, but a log that fails to close removes it.
+        let Some(spare) = spare else { return Err(self.latch.get().unwrap_or(Error::Closed)) };
         let file_name = spare.file_name.clone();
         let segment = match writer::activate(&*self.storage, spare, &start, checkpoint, &[]) {
             Ok(segment) => segment,

@@ -33,6 +33,10 @@ const GROUP_MAY_LAG: u8 = 1;
 /// headers.
 pub(crate) const FIELD_BYTES_MAX: usize = u16::MAX as usize;
 
+/// The greatest number of headers of a record; a dead letter has a few more, as often as it is
+/// rejected.
+pub(crate) const HEADERS_MAX: usize = 32 * 1024;
+
 /// A header of a record: a name and a value.
 pub(crate) type HeaderPair = (String, Vec<u8>);
 

@@ -9,7 +9,7 @@ use crate::commit::{Class, Commits};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::format::entry::{Content, Progress};
+use crate::format::entry::{Content, FIELD_BYTES_MAX, Progress};
 use crate::offset::{GroupId, Offset};
 use crate::pending::Ticket;
 use crate::record::Message;
@@ -241,6 +241,9 @@ impl Letter<'_> {
         let acked = std::iter::once(offset..offset + 1).collect();
         let progress = Progress { acked, ..Progress::default() };
         let mut headers = self.message.header_pairs();
+        // A letter that was rejected thousands of times, from one dead-letter topic to the next,
+        // must still be one that can be written.
+        headers.truncate(FIELD_BYTES_MAX - 5);
         let reason: String = self.reason.chars().take(1024).collect();
         for (name, value) in [
             ("ackline.topic", self.group.topic.name.to_string()),

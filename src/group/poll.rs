@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::commit::Class;
+use crate::commit::queue::TopicRuntime;
 use crate::error::{Error, Result};
 use crate::offset::Offset;
 use crate::pending::{Committer, Pending, Ticket};
@@ -107,19 +108,37 @@ pub(super) async fn next(group: &Group) -> Result<Delivery> {
             continue;
         }
         let mut slept = false;
+        let mut waiting = Waiting { topic: &group.topic.runtime, id: None };
         poll_fn(|context| {
             let runtime = &group.topic.runtime;
             if slept || runtime.signal.observe() != observed {
                 return Poll::Ready(());
             }
             slept = true;
-            runtime.wakers.lock().push(context.waker().clone());
+            waiting.id = Some(runtime.wakers.lock().add(context.waker().clone()));
             // The background thread knows when a lease ends or a retry is due.
             commits.nudge();
             // Something may have come between the look and the registration.
             if runtime.signal.observe() == observed { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
+    }
+}
+
+/// A task that waits for messages. One that stops waiting, say because its future is dropped for
+/// another branch of a `select!`, is forgotten.
+struct Waiting<'a> {
+    topic: &'a TopicRuntime,
+    id: Option<u64>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id
+            && let Some(mut wakers) = self.topic.wakers.lock_in_drop()
+        {
+            wakers.remove(id);
+        }
     }
 }
 

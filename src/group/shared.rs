@@ -184,12 +184,9 @@ impl GroupShared {
 
     /// Announces that something is to be logged, within the time that acks may be delayed.
     pub(crate) fn changed(&self, runtime: &mut Runtime) {
-        if !runtime.riding
-            && runtime.leases.is_dirty()
-            && let Some(this) = self.this.upgrade()
-        {
+        if !runtime.riding && runtime.leases.is_dirty() {
             runtime.riding = true;
-            self.commits.add_rider(this);
+            self.commits.add_rider(self.this.clone());
         }
     }
 
@@ -284,9 +281,7 @@ impl Rider for GroupShared {
     fn ride(&self) {
         // Whoever holds the group may be waiting for the very write that this rides on.
         let Some(mut runtime) = self.runtime.try_lock() else {
-            if let Some(this) = self.this.upgrade() {
-                self.commits.add_rider(this);
-            }
+            self.commits.add_rider(self.this.clone());
             return;
         };
         runtime.riding = false;

@@ -84,7 +84,7 @@ pub(super) fn commit_once(shared: &Shared) -> Option<Duration> {
     };
     if let SyncPolicy::Interval { every, bytes } = commits.config.policy
         && let Some((since, unsynced)) = commits.unsynced()
-        && (unsynced >= bytes || due(since + every))
+        && (unsynced >= bytes || due(since.saturating_add(every)))
     {
         // A failure poisons the log, which answers everyone.
         drop(commits.sync_written());
@@ -131,7 +131,8 @@ fn wake_timers(shared: &Shared, now: Duration) -> bool {
 /// One round of the file keeper.
 pub(super) fn keep_files(shared: &Shared) -> Result<()> {
     let commits = &shared.commits;
-    commits.latch.check()?;
+    let _keeping = shared.keeping.lock();
+    shared.check_open()?;
     commits.write_sidecars();
     let retained = retention::run(shared);
     if commits.wants_spare() {

@@ -351,6 +351,12 @@ fn rewrite(
         let at = old.file_at(part.durable) + read as u64;
         return Err(Error::corrupt(&old.name, at, "the frames just read", "the end of the file"));
     }
+    // Once the new file is synced all of it is durable, and says so: a crash before the next
+    // write finds nothing to prove again.
+    let mut idle = [0; HEADER_BYTES];
+    let end = part.scanned.end;
+    marker(Kind::Idle, end, &part.scanned.tail, end).encode(&mut idle);
+    tail.extend_from_slice(&idle);
     let mut checkpoint = Vec::new();
     let entries = state.encode(&mut checkpoint);
     let moves_whole_segment = part.durable == old.base();
@@ -442,5 +448,6 @@ fn assemble(
         stopping: AtomicBool::new(false),
         lock: Mutex::new(Some(guard)),
         closing: Mutex::new(false),
+        keeping: Mutex::default(),
     })
 }

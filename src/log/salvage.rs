@@ -25,6 +25,9 @@ use crate::storage::{Storage, read_full, write_full};
 use super::open::{list, lock};
 use super::replay::Replay;
 
+/// More than the largest segment: 4 GiB by option, or one batch of 2 GiB and its overhead.
+const SEGMENT_BYTES_MAX: u64 = 8 << 30;
+
 /// What salvage found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -223,7 +226,16 @@ impl Salvage<'_> {
         let after_last = runs.last().map_or(base, |run| run.position.plus(run.bytes as u64));
         // Where promised frames at the very end are lost, the log goes on behind them.
         let end = next.unwrap_or(after_last.max(evidence));
-        let size = head.frames_at() + (end.0 - base.0) + 2 * HEADER_BYTES as u64;
+        let size = match end.0.checked_sub(base.0) {
+            Some(bytes) if bytes <= SEGMENT_BYTES_MAX => {
+                head.frames_at() + bytes + 2 * HEADER_BYTES as u64
+            }
+            // No segment is that large: a file has a wrong name, or a watermark lies.
+            _ => {
+                let expected = format!("a segment that ends near position {base}");
+                return Err(Error::corrupt(&file_name, 0, expected, format!("one up to {end}")));
+            }
+        };
         head.file_bytes = size;
         let mut new = head.encode(&checkpoint);
         new.resize(usize_of(size), 0);

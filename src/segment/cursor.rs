@@ -119,7 +119,11 @@ impl TopicCursor {
             }
             // Where retention has deleted the segment meanwhile, the next turn looks again for
             // where the topic goes on.
-            self.open_frame(segments, at, visible)?;
+            if !self.open_frame(segments, at, visible)? {
+                // Salvage lost the very end of the log, and with it the rest of the topic.
+                self.next = end;
+                return Ok(Step::Gone { to: end });
+            }
         }
         Ok(Step::End)
     }
@@ -148,21 +152,23 @@ impl TopicCursor {
         Ok(None)
     }
 
-    /// Opens the frame at `at`; opens none if its segment has been deleted.
-    fn open_frame(&mut self, segments: &Segments, at: Position, visible: Position) -> Result<()> {
+    /// Opens the frame at `at`, or the next one behind a gap; none if its segment has been
+    /// deleted. `false` if the log ends in the gap.
+    fn open_frame(&mut self, segments: &Segments, at: Position, visible: Position) -> Result<bool> {
         let mut bytes = READ_BYTES;
         if self.source.as_ref().is_none_or(|source| !source.chunk.holds(at)) {
             self.source = segments.fetch(at, visible, bytes)?;
         }
         loop {
-            let Some(source) = &self.source else { return Ok(()) };
+            let Some(source) = &self.source else { return Ok(true) };
             let chunk = &source.chunk;
             match chunk.look(at, &source.file, source.file_at)? {
                 At::Frame(frame) => {
                     let (from, left) = (frame.body.start, frame.entries);
                     self.frame = Some(Open { frame, at: from, left, hit: false });
-                    return Ok(());
+                    return Ok(true);
                 }
+                At::Gap { to } if to == visible => return Ok(false),
                 At::Gap { to } if to > at && to < visible => {
                     self.source = None;
                     return self.open_frame(segments, to, visible);
@@ -176,7 +182,7 @@ impl TopicCursor {
                 At::Cut => {
                     let Some(next) = segments.fetch(at, visible, bytes)? else {
                         self.source = None;
-                        return Ok(());
+                        return Ok(true);
                     };
                     let got_all = next.chunk.start <= at && next.chunk.end == chunk.end;
                     if got_all && chunk.start <= at && bytes > READ_BYTES {

@@ -102,6 +102,13 @@ pub(crate) fn scan(
         };
         scan.durable = scan.durable.max(header.durable);
         if header.kind == Kind::Gap && header.durable > scan.end {
+            let left = segment.file_bytes.saturating_sub(at);
+            if header.durable.0 - scan.end.0 > left {
+                let expected = format!("a gap of at most {left} bytes");
+                let found = format!("one up to position {}", header.durable);
+                scan.stop = Stop::Broken { expected, found };
+                break;
+            }
             visit(Visited::Gap)?;
             scan.end = header.durable;
             after_gap = true;

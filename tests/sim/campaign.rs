@@ -49,9 +49,6 @@ pub(crate) fn campaign(seed: u64, crashes: u64, lie: Option<Lie>) -> Result<Summ
     let mut summary = Summary::default();
     while summary.crashes() < crashes {
         let seed = seed.wrapping_add(summary.runs);
-        if std::env::var_os("ACKLINE_TRACE").is_some() {
-            eprintln!("seed {seed}");
-        }
         let (world, result) = run(seed, lie, &BTreeSet::new(), false);
         summary.add(&world);
         if let Err(Violation(violation)) = result {

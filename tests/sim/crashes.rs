@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use ackline::simulation::{Clock, Crash, Fault, Rng, SimClock, SimDisk, Storage};
-use ackline::{Ending, Error, Log};
+use ackline::{Error, Log};
 use std::sync::Arc;
 
 use super::drain::drain;
-use super::model::{Ack, Loss};
+use super::model::Loss;
 use super::verify::survey;
 use super::world::{Answer, FaultWatch, Live, World};
 use super::{Checked, ensure, mix, violation};
@@ -17,6 +17,8 @@ struct Recovered {
     log: Log,
     storage: Arc<dyn Storage>,
     loss: Loss,
+    /// How many events an earlier recovery from the same crash has returned.
+    known: Option<usize>,
 }
 
 fn draw_crash(rng: &mut Rng) -> Crash {
@@ -36,8 +38,9 @@ impl World {
             }
         }
         let survey = survey(&recovered.log, &self.model, &self.setup, loss)?;
+        let (cut, known) = (survey.cut, recovered.known.unwrap_or(survey.cut));
+        ensure!(cut == known, "recovery returned {known} events, then {cut}");
         self.model.adopt(&survey);
-        let cut = survey.cut;
         self.note(|| format!("opened: {cut} events are there"));
         self.watch_faults();
         self.live = Some(Live {
@@ -111,8 +114,7 @@ impl World {
             let storage = self.storage_of(disk);
             match self.setup.options(clock).open_on(Arc::clone(&storage)) {
                 Ok(log) => {
-                    let _ = known;
-                    return Ok(Recovered { log, storage, loss });
+                    return Ok(Recovered { log, storage, loss, known });
                 }
                 Err(Error::Full { .. }) if self.tight => {
                     disk.set_capacity(None);
@@ -160,6 +162,8 @@ impl World {
     ) -> Checked {
         let recovered = self.recover(disk, clock, rng, loss)?;
         let found = survey(&recovered.log, &self.model, &self.setup, recovered.loss)?;
+        let known = recovered.known.unwrap_or(found.cut);
+        ensure!(found.cut == known, "recovery returned {known} events, then {}", found.cut);
         if drained {
             disk.set_capacity(None);
             drain(&recovered.log, &found, &self.model, &self.setup, clock)?;
@@ -170,7 +174,7 @@ impl World {
 
     /// Ends the process, checks copies of what it leaves behind, and goes on from one of them.
     pub(crate) fn crash(&mut self, rng: &mut Rng) -> Checked {
-        for _ in 0..1 + rng.index(4) {
+        for _ in 0..=rng.index(4) {
             let drained = rng.chance(1, 5);
             self.check_fork(rng, drained)?;
         }
@@ -218,15 +222,15 @@ impl World {
             }
         }
         self.take_in()?;
+        // Even where it failed, closing has ended the leases: nobody was killed by a message.
+        for progress in self.model.groups.iter_mut().flat_map(|group| &mut group.offsets) {
+            progress.held_until = None;
+        }
         if self.dead() {
             return self.crash(rng);
         }
         self.check_closed(clean)?;
         self.mark_suspects(Crash::Kill);
-        // Even where it failed, closing has ended the leases: nobody was killed by a message.
-        for progress in self.model.groups.iter_mut().flat_map(|group| &mut group.offsets) {
-            progress.suspect = false;
-        }
         drop(self.live.take());
         self.model.slack += 1;
         if clean && rng.chance(1, 2) {
@@ -242,7 +246,8 @@ impl World {
         for submitted in submitted {
             let Answer::Handle(pending) = submitted.answer else { continue };
             let answer = pending.wait();
-            let kept = submitted.event < self.model.synced;
+            // Where commits are not synced, it was answered when it was written.
+            let kept = submitted.event < self.model.synced || !self.setup.syncs();
             match answer {
                 Ok(_) => ensure!(kept, "a submit was answered after a failed close"),
                 Err(error) => ensure!(!clean, "close left a submit to fail: {error}"),

@@ -21,7 +21,11 @@ impl World {
             Err(Error::Lagged { .. }) if self.setup.lossy => return Ok(()),
             Err(error) => {
                 self.model.slack += 1;
-                return self.failed("poll", &error).map(|_| ());
+                // Dead letters may have been queued before it failed.
+                return match self.failed("poll", &error)? {
+                    Failed::Unknown => self.take_exhausted(group),
+                    Failed::Refused => Ok(()),
+                };
             }
         };
         ensure!(deliveries.len() <= max, "polled {} of {max}", deliveries.len());
@@ -70,7 +74,9 @@ impl World {
         let wanted = plan.tag.is_none() || plan.tag == message.tag;
         ensure!(wanted, "delivered in spite of the tag filter: {place}");
         let holds = |found: &&Progress| found.held_until.is_some_and(|until| until > now);
-        let in_flight = group.offsets.iter().filter(holds).count();
+        // What retention took from its holder is not in flight any more.
+        let in_flight =
+            if self.setup.lossy { 0 } else { group.offsets.iter().filter(holds).count() };
         ensure!(in_flight < plan.in_flight_max, "too many in flight: {place}");
         ensure!(!progress.suspect || (alone && in_flight == 0), "a suspect in company: {place}");
         Ok(())
@@ -133,11 +139,13 @@ impl World {
         let Hand { group, offset, token, .. } = hand;
         let current = self.is_current(group, offset, token);
         let until = self.model.groups[group].get(offset).held_until;
-        let held = current && until.is_some_and(|until| until > self.now());
+        // Retention may have taken it out of its holder's hands.
+        let lost = self.is_lost(group, offset);
+        let held = current && !lost && until.is_some_and(|until| until > self.now());
         match rng.below(16) {
             0 => self.retry(rng, hand, current, held),
             1 => self.release(hand, current, held),
-            2 => self.reject(hand, current),
+            2 => self.reject(hand, current, lost),
             3 => {
                 self.count("drop");
                 self.note(|| format!("drop {group}/{offset}"));
@@ -152,7 +160,7 @@ impl World {
                 self.count("ack");
                 self.note(|| format!("ack {group}/{offset}"));
                 let result = hand.delivery.ack();
-                if self.outcome("ack", result, current, current)? {
+                if self.outcome("ack", result, current, current && !lost)? {
                     let progress = self.model.groups[group].get_mut(offset);
                     progress.ack = Ack::Maybe;
                     progress.held_until = None;
@@ -160,6 +168,12 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// Whether retention has taken a message that a group had not done with.
+    pub(crate) fn is_lost(&mut self, group: usize, offset: u64) -> bool {
+        let start = self.live().groups[group].topic().offsets().start.0;
+        self.setup.lossy && offset < start
     }
 
     /// Whether an outcome took effect. It may if `may`, and must if `must`.
@@ -235,7 +249,7 @@ impl World {
         Ok(())
     }
 
-    fn reject(&mut self, hand: Hand, current: bool) -> Checked {
+    fn reject(&mut self, hand: Hand, current: bool, lost: bool) -> Checked {
         self.count("reject");
         let Hand { group, offset, .. } = hand;
         self.note(|| format!("reject {group}/{offset}"));
@@ -246,7 +260,7 @@ impl World {
             Err(
                 Error::StaleLease { .. } | Error::AlreadyAcked { .. } | Error::NotLeased { .. },
             ) => {
-                ensure!(!current, "reject refused a lease that was not over");
+                ensure!(!current || lost, "reject refused a lease that was not over");
                 return Ok(());
             }
             Err(error) => {

@@ -80,12 +80,12 @@ impl World {
         let offsets = handle.topic().offsets();
         let group = &self.model.groups[id];
         let plan = &self.setup.groups[group.plan];
-        let plain = plan.tag.is_none() && !self.setup.lossy;
+        let comparable = plan.tag.is_none() && !self.setup.lossy;
         let lag = match handle.lag() {
             Ok(lag) => lag,
             Err(error) => return self.failed("lag", &error).map(|_| ()),
         };
-        if plain {
+        if comparable {
             let visible = 0..offsets.end.0;
             let open = visible.filter(|&offset| group.get(offset).ack == Ack::No).count() as u64;
             ensure!(lag.messages == open, "lag of group {id} is {lag:?}, {open} are open");
@@ -106,7 +106,7 @@ impl World {
         let settled = explained == Explanation::Settled;
         if progress.ack != Ack::No {
             ensure!(settled, "group {id}: {offset} is {explained:?}, and {:?}", progress.ack);
-        } else if plain {
+        } else if comparable {
             ensure!(!settled, "group {id}: {offset} is {explained:?}, and not acknowledged");
             ensure!(leased == held, "group {id}: {offset} is {explained:?}, held: {held}");
         }

@@ -234,7 +234,10 @@ impl World {
         let mut headers = Vec::new();
         if rng.chance(1, 5) {
             for _ in 0..=rng.index(2) {
-                headers.push((format!("h{}", rng.below(3)), vec![rng.below(256) as u8; 5]));
+                headers.push((
+                    format!("h{}", rng.below(3)),
+                    rng.below(1 << 20).to_string().into_bytes(),
+                ));
             }
         }
         let now = self.clock.wall_ms();
@@ -253,12 +256,14 @@ impl World {
     pub(crate) fn draw_topic(&self, rng: &mut Rng) -> Option<usize> {
         let topics = &self.model.topics;
         let plain = |topic: &usize| !topics[*topic].name.contains('.');
-        let own: Vec<usize> = (0..topics.len()).filter(plain).collect();
+        // One whose creation failed has no handle.
+        let open = self.live.as_ref().map_or(0, |live| live.topics.len());
+        let own: Vec<usize> = (0..open).filter(plain).collect();
         if own.is_empty() { None } else { Some(own[rng.index(own.len())]) }
     }
 
     pub(crate) fn draw_group(&self, rng: &mut Rng) -> Option<usize> {
-        let groups = self.model.groups.len();
+        let groups = self.live.as_ref().map_or(0, |live| live.groups.len());
         (groups > 0).then(|| rng.index(groups))
     }
 
@@ -282,6 +287,10 @@ impl World {
     /// answers of submits arrive.
     pub(crate) fn take_in(&mut self) -> Checked {
         let Some(live) = &mut self.live else { return Ok(()) };
+        if live.log.stats().poisoned {
+            // After a failed sync, the cache may show what the disk does not have, and forget it.
+            self.model.written = self.model.synced;
+        }
         let mut promises = Vec::new();
         for (i, topic) in live.topics.iter().enumerate() {
             let end = topic.offsets().end.0;
@@ -310,8 +319,12 @@ impl World {
             }
         }
         live.submitted = left;
+        let poisoned = self.live().log.stats().poisoned;
         for (event, synced) in promises {
-            self.model.promise_event(event, synced && !reads_unsynced);
+            let synced = synced && !reads_unsynced;
+            if synced || !poisoned {
+                self.model.promise_event(event, synced);
+            }
         }
         Ok(())
     }

@@ -47,7 +47,8 @@ impl World {
         let Some(topic) = self.model.topic_named(&format!("t{}", planned.topic)) else {
             return Ok(());
         };
-        if self.model.groups.iter().any(|group| group.plan == plan) {
+        let no_handle = topic >= self.live().topics.len();
+        if no_handle || self.model.groups.iter().any(|group| group.plan == plan) {
             return Ok(());
         }
         self.count("group");
@@ -251,7 +252,7 @@ impl World {
             appends.push((topic, message));
         }
         let mut acks = Vec::new();
-        let mut valid = true;
+        let (mut valid, mut lost) = (true, false);
         for _ in 0..rng.index(4) {
             let hands = self.live().hands.len();
             if hands == 0 {
@@ -259,6 +260,7 @@ impl World {
             }
             let hand = self.live().hands.swap_remove(rng.index(hands));
             valid &= self.is_current(hand.group, hand.offset, hand.token);
+            lost |= self.is_lost(hand.group, hand.offset);
             acks.push((hand.group, hand.offset, hand.token));
             batch = batch.ack(hand.delivery);
         }
@@ -276,7 +278,7 @@ impl World {
                 }
                 false
             }
-            Err(Error::StaleLease { .. } | Error::AlreadyAcked { .. }) if !valid => {
+            Err(Error::StaleLease { .. } | Error::AlreadyAcked { .. }) if !valid || lost => {
                 self.give_back(&acks);
                 return Ok(());
             }
@@ -288,9 +290,7 @@ impl World {
                 true
             }
         };
-        if appends.is_empty() && acks.is_empty() {
-            return Ok(());
-        }
+        let idle = appends.is_empty() && acks.is_empty();
         let call = self.model.call();
         let mut event = None;
         for (topic, message) in appends {
@@ -306,7 +306,7 @@ impl World {
             progress.ack = ack;
             progress.held_until = None;
         }
-        if !unknown {
+        if !unknown && !idle {
             self.succeeded("batch")?;
             self.promise_by_policy();
         }
