@@ -57,6 +57,10 @@ impl fmt::Display for Position {
     }
 }
 
+/// No log gets this far: a larger number in a file is not one that was written. Sums of a few
+/// smaller ones do not overflow.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+
 /// The number of a topic within its log; names are only looked up once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TopicId(pub(crate) u32);

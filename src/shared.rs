@@ -38,8 +38,6 @@ pub(crate) struct Shared {
     pub(crate) groups: Mutex<BTreeMap<GroupId, Arc<GroupShared>>>,
     /// The offset that each topic's next message had when the log was opened.
     pub(crate) ends_at_open: Vec<u64>,
-    /// The last run did not close the log.
-    pub(crate) after_crash: bool,
     /// The threads are to end.
     pub(crate) stopping: AtomicBool,
     pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,

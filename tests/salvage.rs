@@ -136,3 +136,13 @@ fn a_whole_log_is_left_alone() {
     let after: Vec<_> = segments.iter().map(|name| disk.file(name)).collect();
     assert_eq!(before, after);
 }
+
+#[test]
+fn a_segment_with_a_wrong_name_is_refused_rather_than_filled_up_to() {
+    let (disk, segments) = written();
+    disk.kill();
+    let newest = segments.last().expect("segments");
+    disk.rename_durable(newest, "09000000000000000000.seg");
+    let refused = salvage_on(&*disk.storage());
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+}

@@ -31,6 +31,18 @@ impl Drop for Leading<'_> {
     }
 }
 
+/// Answers for a gathering that left the queue, should the leader panic before it has.
+struct Popped<'a>(&'a Ticket);
+
+impl Drop for Popped<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Callbacks are dropped: there is no telling what they would meet.
+            drop(self.0.complete(&Err(Error::Closed.poisoned())));
+        }
+    }
+}
+
 impl Commits {
     /// Commits gatherings until `own` is done. The caller has set `leading`.
     pub(super) fn lead(&self, own: &Ticket) {
@@ -83,6 +95,7 @@ impl Commits {
         let popped = self.core.lock().pop();
         let Some(mut gather) = popped else { return false };
         let ticket = Arc::clone(&gather.ticket);
+        let popped = Popped(&ticket);
         let result = match self.latch.get() {
             Some(error) => Err(error),
             None => self.write(&mut writer, &mut gather),
@@ -102,6 +115,7 @@ impl Commits {
                 self.resolve(&ticket, &Err(error));
             }
         }
+        drop(popped);
         self.room.notify();
         true
     }

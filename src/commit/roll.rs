@@ -74,7 +74,8 @@ impl Commits {
         };
         let head_bytes = header::frames_at(checkpoint.0.len());
         let need = if need == u64::MAX { 0 } else { need };
-        let needed = head_bytes + need + 2 * HEADER_BYTES as u64;
+        // Where the state is large, a segment has at least as much room for frames as for it.
+        let needed = head_bytes + need.max(head_bytes) + 2 * HEADER_BYTES as u64;
         self.ensure_spare(class, self.next_segment_bytes().max(needed))?;
         self.switch(&checkpoint, starts)?;
         drop(rolling);

@@ -30,7 +30,7 @@ const PROGRESS_EXACT: u8 = 1;
 const GROUP_MAY_LAG: u8 = 1;
 
 /// The longest key or tag, and the longest name of a header, in bytes; the greatest number of
-/// headers.
+/// headers that an entry can hold.
 pub(crate) const FIELD_BYTES_MAX: usize = u16::MAX as usize;
 
 /// The greatest number of headers of a record; a dead letter has a few more, as often as it is

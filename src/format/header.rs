@@ -6,7 +6,7 @@
 
 use super::{SECTOR_BYTES, VERSION, align, u32_at, u64_at};
 use crate::error::{Error, Result};
-use crate::offset::Position;
+use crate::offset::{NUMBER_MAX, Position};
 
 /// The fixed part; the checkpoint follows it.
 pub(crate) const FIXED_BYTES: usize = 128;
@@ -90,6 +90,13 @@ impl SegmentHead {
             return Err(Error::corrupt(file, at as u64, expected, format!("{found:08x}")));
         }
         let previous_base = u64_at(bytes, 32);
+        for at in [24, 40, 80] {
+            let number = u64_at(bytes, at);
+            if number >= NUMBER_MAX {
+                let expected = format!("a number below {NUMBER_MAX}");
+                return Err(Error::corrupt(file, at as u64, expected, number.to_string()));
+            }
+        }
         Ok(Self {
             log_id: u128::from(u64_at(bytes, 8)) | u128::from(u64_at(bytes, 16)) << 64,
             base: Position(u64_at(bytes, 24)),

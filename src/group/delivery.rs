@@ -138,7 +138,8 @@ impl Delivery {
     /// # Errors
     ///
     /// Those of [`ack`](Self::ack) and of [`Topic::append`](crate::Topic::append); the message
-    /// is then delivered again.
+    /// is then delivered again. After [`Error::SyncTimeout`] the outcome is unknown, and this
+    /// process does not deliver the message again.
     pub fn reject(self, reason: &str) -> Result<()> {
         let (token, message) = (self.token, self.message.clone());
         let attempt = self.attempt;

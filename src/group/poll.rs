@@ -105,6 +105,17 @@ pub(super) async fn next(group: &Group) -> Result<Delivery> {
             return Ok(delivery);
         }
         if found_work {
+            // What was planned was filtered out. There may be a million more of these: let
+            // other tasks run in between.
+            let mut yielded = false;
+            poll_fn(|context| {
+                if std::mem::replace(&mut yielded, true) {
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
             continue;
         }
         let mut slept = false;

@@ -19,6 +19,10 @@ use crate::topic::Topic;
 
 use super::{Group, GroupOptions};
 
+/// More than a group can have delivered and not settled: a larger number is not one that was
+/// written.
+const UNSETTLED_MAX: u64 = 4_000_000;
+
 /// The bytes of a seek entry.
 pub(super) const SEEK_BYTES: usize = 32;
 
@@ -60,7 +64,7 @@ pub(crate) fn open_group(
     let shared = topic.shared();
     shared.check_open()?;
     let given = options.unwrap_or_default_for(topic, group)?;
-    let (id, created) = create(topic, group, &given)?;
+    let id = create(topic, group, &given)?;
     let mut groups = shared.groups.lock();
     if let Some(known) = groups.get(&id) {
         let known = Arc::clone(known);
@@ -77,9 +81,14 @@ pub(crate) fn open_group(
     let end_at_open = shared.ends_at_open.get(topic.runtime.id.0 as usize).copied().unwrap_or(0);
     let now = shared.commits.clock.now();
     let limits = given.options.limits.clone();
-    let after_crash = shared.after_crash && !created;
-    let end = if created { progress.delivered } else { end_at_open };
-    let leases = Leases::recover(&progress, end, after_crash, limits, now);
+    let unsettled = progress.delivered.min(end_at_open).saturating_sub(progress.floor);
+    if unsettled.saturating_sub(progress.acked.numbers()) > UNSETTLED_MAX {
+        let expected = format!("at most {UNSETTLED_MAX} delivered messages of group {group}");
+        let directory = shared.commits.storage.describe();
+        return Err(Error::corrupt(directory, 0, expected, unsettled.to_string()));
+    }
+    let after_crash = !progress.exact;
+    let leases = Leases::recover(&progress, end_at_open, after_crash, limits, now);
     let cursor = TopicCursor::new(topic.runtime.id, leases.next());
     let opened = Arc::new_cyclic(|this| GroupShared {
         id,
@@ -120,20 +129,23 @@ impl OrDefault for Option<GroupOptions> {
     }
 }
 
-/// Finds or makes the group in the log; says whether it was made. Durable when it returns.
-fn create(topic: &Topic, group: &str, given: &Given) -> Result<(GroupId, bool)> {
+/// Finds or makes the group in the log. Durable when it returns.
+fn create(topic: &Topic, group: &str, given: &Given) -> Result<GroupId> {
     let (shared, id) = (topic.shared(), topic.runtime.id);
     let may_lag = given.options.may_lag;
+    let is_known;
     {
         let core = shared.commits.core.lock();
         if let Some(known) = core.state.group_named(id, group) {
             let same = core.state.group(known).is_some_and(|state| state.may_lag == may_lag);
             if same || !given.explicit {
-                return Ok((known, false));
+                return Ok(known);
             }
         }
+        is_known = core.state.group_named(id, group).is_some();
     }
-    let floor = topic.resolve(given.options.start)?.0;
+    // The start is only for a group that is made; it may be out of range by now.
+    let floor = if is_known { 0 } else { topic.resolve(given.options.start)?.0 };
     let groups_max = shared.limits.groups_max;
     let created = shared.commits.commit(
         Class::Append,
@@ -143,7 +155,7 @@ fn create(topic: &Topic, group: &str, given: &Given) -> Result<(GroupId, bool)> 
             let state = &enlisting.core.state;
             if let Some(known) = state.group_named(id, group) {
                 enlisting.group(known, id, floor, may_lag, group);
-                return Ok((known, false));
+                return Ok(known);
             }
             let groups = state.groups().len();
             if groups >= groups_max {
@@ -152,7 +164,7 @@ fn create(topic: &Topic, group: &str, given: &Given) -> Result<(GroupId, bool)> 
             }
             let made = GroupId(u32::try_from(groups).expect("groups are bounded"));
             enlisting.group(made, id, floor, may_lag, group);
-            Ok((made, true))
+            Ok(made)
         },
     )?;
     // A group that was made must not be forgotten: it would begin elsewhere the next time.

@@ -99,7 +99,10 @@ pub(super) fn commit_once(shared: &Shared) -> Option<Duration> {
         commits.board_riders();
         commits.drain();
     }
-    if let Some(since) = commits.unmarked_since() {
+    // Under `Never` nothing is known to be durable, so there is nothing to mark.
+    if commits.config.policy != SyncPolicy::Never
+        && let Some(since) = commits.unmarked_since()
+    {
         let at = since + shared.limits.idle_after;
         if due(at) && !matches!(commits.mark_end(Kind::Idle), Ok(Marked::Done)) {
             due(now + shared.limits.idle_after);

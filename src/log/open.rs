@@ -71,8 +71,7 @@ pub(super) fn open(
     report.removed_files = removed_files;
     report.foreign_files = listing.foreign;
     report.segments = recovered.bases.len();
-    let ending = report.ending;
-    let shared = assemble(recovered, options, storage, clock, guard, ending)?;
+    let shared = assemble(recovered, options, storage, clock, guard)?;
     Ok((shared, report))
 }
 
@@ -396,7 +395,6 @@ fn assemble(
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     guard: Box<dyn LockGuard>,
-    ending: Ending,
 ) -> Result<Shared> {
     let Recovered { bases, active, state, tail, end, .. } = recovered;
     let mut log_bytes = active.segment.file_bytes;
@@ -444,7 +442,6 @@ fn assemble(
         retention: options.retention,
         groups: Mutex::default(),
         ends_at_open,
-        after_crash: ending == Ending::Unclean,
         stopping: AtomicBool::new(false),
         lock: Mutex::new(Some(guard)),
         closing: Mutex::new(false),

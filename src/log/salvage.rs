@@ -242,8 +242,9 @@ impl Salvage<'_> {
         let file_at = |position: Position| usize_of(head.frames_at() + (position.0 - base.0));
         let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
         let (mut at, mut tail) = (base, tail);
-        for run in runs.iter().filter(|run| run.position < end) {
-            if run.position < at {
+        for run in &runs {
+            // A file that was put together from others may hold frames that reach too far.
+            if run.position < at || run.position.0 + run.bytes as u64 > end.0 {
                 continue;
             }
             if run.position > at {

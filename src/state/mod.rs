@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::format::entry::{Entry, encode_group, encode_progress, encode_topic};
-use crate::offset::{GroupId, TopicId};
+use crate::offset::{GroupId, NUMBER_MAX, TopicId};
 use progress::GroupProgress;
 
 /// How many topics or groups may be missing in one gap; more is not a gap but damage.
@@ -60,10 +60,12 @@ impl State {
                 if message.offset != topic.next {
                     return Err(contradiction("offset", topic.next, message.offset));
                 }
+                check_number(message.offset)?;
                 topic.next += 1;
                 topic.latest_ms = topic.latest_ms.max(message.timestamp_ms);
             }
             Entry::Topic { id, next, latest_ms, name } => {
+                check_number(*next)?;
                 if id.0 as usize != self.topics.len() {
                     return Err(contradiction("topic", self.topics.len() as u64, id.0.into()));
                 }
@@ -72,6 +74,7 @@ impl State {
                 self.topics.push(TopicState { name, next: *next, latest_ms: *latest_ms });
             }
             Entry::Group { id, topic, floor, may_lag, name } => {
+                check_number(*floor)?;
                 self.topic_mut(*topic)?;
                 let known = self.groups.len();
                 if let Some(group) = self.groups.get_mut(id.0 as usize) {
@@ -100,6 +103,7 @@ impl State {
         match entry {
             Entry::Message(message) => {
                 self.invent_topics(message.topic.0)?;
+                check_number(message.offset)?;
                 let topic = self.topic_mut(message.topic)?;
                 topic.next = topic.next.max(message.offset);
             }
@@ -216,6 +220,13 @@ impl State {
         let unknown = || contradiction("a group below", known, id.0.into());
         self.groups.get_mut(id.0 as usize).ok_or_else(unknown)
     }
+}
+
+fn check_number(number: u64) -> Result<(), Contradiction> {
+    if number < NUMBER_MAX {
+        return Ok(());
+    }
+    Err(contradiction("an offset below", NUMBER_MAX, number))
 }
 
 fn contradiction(what: &str, expected: u64, found: u64) -> Contradiction {

@@ -28,6 +28,9 @@ pub(crate) struct GroupProgress {
     /// Everything below may have been delivered once; neither the floor nor a key of `attempts`
     /// is above.
     pub(crate) delivered: u64,
+    /// The group was closed since it delivered anything: what is counted happened, and the
+    /// process lived to tell. Otherwise any unsettled message may have ended it.
+    pub(crate) exact: bool,
     /// The counts that [`Self::attempts_of`] cannot tell from `delivered`; unsettled offsets only.
     pub(crate) attempts: BTreeMap<u64, Counted>,
 }
@@ -35,7 +38,8 @@ pub(crate) struct GroupProgress {
 impl GroupProgress {
     /// A group that has settled everything below `floor` and nothing else.
     pub(crate) fn starting_at(floor: u64) -> Self {
-        Self { floor, acked: RangeSet::new(), delivered: floor, attempts: BTreeMap::new() }
+        let (acked, attempts) = (RangeSet::new(), BTreeMap::new());
+        Self { floor, acked, delivered: floor, exact: true, attempts }
     }
 
     /// Folds in the next entry of the log.
@@ -48,15 +52,18 @@ impl GroupProgress {
                 self.attempts.insert(offset, Counted { count, due_ms });
             }
         }
-        self.delivered = if progress.exact {
-            progress.delivered
-        } else {
-            self.delivered.max(progress.delivered)
-        };
+        if progress.exact {
+            self.delivered = progress.delivered;
+            self.exact = true;
+        } else if progress.delivered > self.delivered || !progress.attempts.is_empty() {
+            self.delivered = self.delivered.max(progress.delivered);
+            self.exact = false;
+        }
         // What has a count has been given out, even if the entry that reserved it was lost.
         let counted =
             self.attempts.last_key_value().map_or(0, |(offset, _)| offset.saturating_add(1));
         self.delivered = self.delivered.max(self.floor).max(counted);
+        self.exact |= self.delivered == self.floor;
     }
 
     /// Starts over at `to`: what lies below is settled, and nothing else is known.
@@ -68,7 +75,7 @@ impl GroupProgress {
     pub(crate) fn to_progress(&self) -> Progress {
         Progress {
             delivered: self.delivered,
-            exact: false,
+            exact: self.exact,
             acked: self.acked.iter().collect(),
             attempts: self
                 .attempts
