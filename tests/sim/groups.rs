@@ -18,14 +18,13 @@ impl World {
         let result = self.live().groups[group].poll(max, Duration::ZERO);
         let deliveries = match result {
             Ok(deliveries) => deliveries,
-            Err(Error::Lagged { .. }) if self.setup.lossy => return Ok(()),
+            Err(Error::Lagged { .. }) if self.setup.lossy => return self.take_exhausted(group),
             Err(error) => {
                 self.model.slack += 1;
+                let was_poisoned = self.live().poisoned;
+                self.failed("poll", &error)?;
                 // Dead letters may have been queued before it failed.
-                return match self.failed("poll", &error)? {
-                    Failed::Unknown => self.take_exhausted(group),
-                    Failed::Refused => Ok(()),
-                };
+                return if was_poisoned { Ok(()) } else { self.take_exhausted(group) };
             }
         };
         ensure!(deliveries.len() <= max, "polled {} of {max}", deliveries.len());
@@ -297,7 +296,8 @@ impl World {
         self.count("ack_offset");
         self.note(|| format!("ack offset {group}/{offset}"));
         let result = self.live().groups[group].ack(Offset(offset));
-        if !open {
+        // A group may acknowledge what retention took from it, until its next poll notices.
+        if !open && !lossy {
             ensure!(result.is_err(), "acknowledged {offset} of group {group} twice");
         }
         match result {
@@ -404,7 +404,8 @@ impl World {
     /// Remembers who had what when the process ended.
     pub(crate) fn mark_suspects(&mut self, crash: Crash) {
         let now = self.now();
-        let sure = self.setup.syncs() || crash == Crash::Kill;
+        let poisoned = self.live.as_ref().is_some_and(|live| live.log.stats().poisoned);
+        let sure = self.setup.syncs() || (crash == Crash::Kill && !poisoned);
         for group in &mut self.model.groups {
             for progress in &mut group.offsets {
                 let held = progress.held_until.take().is_some_and(|until| until > now);

@@ -104,7 +104,9 @@ impl World {
         let held = progress.held_until.is_some_and(|until| until > self.now());
         let leased = matches!(explained, Explanation::Leased { .. });
         let settled = explained == Explanation::Settled;
+        let gone = self.setup.lossy && explained == Explanation::Gone;
         if progress.ack != Ack::No {
+            let settled = settled || gone;
             ensure!(settled, "group {id}: {offset} is {explained:?}, and {:?}", progress.ack);
         } else if comparable {
             ensure!(!settled, "group {id}: {offset} is {explained:?}, and not acknowledged");
