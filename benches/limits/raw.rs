@@ -16,7 +16,17 @@ pub(crate) fn zero_filled(directory: &Path) -> Result<File, Box<dyn Error>> {
     static FILES: AtomicU64 = AtomicU64::new(0);
     let path = directory.join(format!("raw {}", FILES.fetch_add(1, Ordering::Relaxed)));
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-    let zeros = vec![0; 1024 * 1024];
+    // As the log does with its segments: on ext4, writes to blocks that were reserved at once were
+    // measured to sync a tenth faster than writes to a file that had grown.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let flags = rustix::fs::FallocateFlags::empty();
+        match rustix::fs::fallocate(&file, flags, 0, FILE_BYTES as u64) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let zeros = vec![0; 256 * 1024];
     for at in (0..FILE_BYTES).step_by(zeros.len()) {
         file.write_all_at(&zeros, at as u64)?;
     }

@@ -226,8 +226,8 @@ fn recover(
             let part = Part { segment, checkpoint, durable, scanned };
             let (segment, state) = rewrite(storage, &part, options, clock)?;
             let bases = older.iter().copied();
-            let kept = (durable > part.segment.base()).then_some(part.segment.base());
-            let bases = bases.chain(kept).chain([durable]).collect();
+            let kept = (segment.base() > part.segment.base()).then_some(part.segment.base());
+            let bases = bases.chain(kept).chain([segment.base()]).collect();
             let mut replay = Replay::from_state(state);
             let read = scan(&segment, Some(end), |visited| replay.take(&segment, &visited))?;
             if read.end != end {
@@ -342,12 +342,14 @@ fn rewrite(
         let at = old.file_at(proven.end);
         return Err(Error::corrupt(&old.name, at, expected, format!("one to {}", proven.end)));
     }
-    let bytes = crate::segment::chunk::usize_of(part.scanned.end.0 - part.durable.0);
+    // A gap must stay in front of what follows it, which continues nothing.
+    let base = proven.gap.unwrap_or(part.durable);
+    let bytes = crate::segment::chunk::usize_of(part.scanned.end.0 - base.0);
     let mut tail = vec![0; bytes];
-    let read = read_full(&*old.file, &mut tail, old.file_at(part.durable))
+    let read = read_full(&*old.file, &mut tail, old.file_at(base))
         .map_err(|e| Error::io("read", &old.name, e))?;
     if read < bytes {
-        let at = old.file_at(part.durable) + read as u64;
+        let at = old.file_at(base) + read as u64;
         return Err(Error::corrupt(&old.name, at, "the frames just read", "the end of the file"));
     }
     // Once the new file is synced all of it is durable, and says so: a crash before the next
@@ -358,10 +360,10 @@ fn rewrite(
     tail.extend_from_slice(&idle);
     let mut checkpoint = Vec::new();
     let entries = state.encode(&mut checkpoint);
-    let moves_whole_segment = part.durable == old.base();
+    let moves_whole_segment = base == old.base();
     let start = Start {
         log_id: old.head.log_id,
-        base: part.durable,
+        base,
         previous_base: if moves_whole_segment { old.head.previous_base } else { Some(old.base()) },
         sequence: proven.tail.sequence,
         epoch: proven.tail.epoch,
@@ -370,7 +372,7 @@ fn rewrite(
     };
     let needed = frames_at(checkpoint.len()) + (bytes + 2 * HEADER_BYTES) as u64;
     let room = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
-    let temporary = name::unfinished(part.durable);
+    let temporary = name::unfinished(base);
     let spare = match writer::prepare(storage, &temporary, needed + room) {
         // Without room for more, there may still be room for what is there.
         Err(Error::Full { .. }) => writer::prepare(storage, &temporary, needed)?,
@@ -379,11 +381,11 @@ fn rewrite(
     let segment = writer::activate(storage, spare, &start, &(checkpoint, entries), &tail)?;
     if !moves_whole_segment {
         // The new segment is in place: what lies behind its base in the old one is a copy.
-        if options.media.may_mark(old, part.durable) {
-            let sealed = marker(Kind::Sealed, part.durable, &proven.tail, part.durable);
+        if options.media.may_mark(old, base) {
+            let sealed = marker(Kind::Sealed, base, &proven.tail, base);
             writer::mark(old, &sealed)?;
         }
-        let size = old.file_at(part.durable) + HEADER_BYTES as u64;
+        let size = old.file_at(base) + HEADER_BYTES as u64;
         old.file.set_size(size).map_err(|e| Error::io("cut", &old.name, e))?;
     }
     Ok((segment, state))

@@ -65,7 +65,14 @@ mod tests {
 
     fn verdict(stop: Stop, durable: u64, rest_is_dirty: bool) -> Verdict {
         let tail = Tail { sequence: 1, chain: 2, epoch: 3 };
-        classify_tail(&Scan { end: END, tail, stop, durable: Position(durable), rest_is_dirty })
+        classify_tail(&Scan {
+            end: END,
+            tail,
+            stop,
+            durable: Position(durable),
+            rest_is_dirty,
+            gap: None,
+        })
     }
 
     /// The table of the module's documentation, each row as a predicate of its own.
