@@ -23,6 +23,8 @@ fn written() -> (SimDisk, Vec<String>) {
     for i in 0..MESSAGES {
         topic.append(payload(i)).expect("appends");
     }
+    // Writes the sidecars: they must not point at what salvage finds lost.
+    log.maintain().expect("writes the sidecars");
     log.close().expect("closes");
     let segments: Vec<_> = disk.names().into_iter().filter(|name| name.contains(".seg")).collect();
     assert!(segments.len() > 4, "several segments");
@@ -31,6 +33,34 @@ fn written() -> (SimDisk, Vec<String>) {
 
 fn payload(i: u64) -> String {
     format!("message {i} {}", "z".repeat(usize::try_from(i % 50).expect("small")))
+}
+
+#[test]
+fn an_index_from_before_points_at_nothing_that_is_lost() {
+    let (disk, segments) = written();
+    assert!(disk.names().iter().any(|name| name.contains(".idx")));
+    disk.kill();
+    // All frames of a segment but the first.
+    let bytes = disk.file(&segments[1]).expect("there");
+    let frame = |from: usize| bytes[from..].windows(4).position(|magic| magic == b"AKLF");
+    let first = frame(0).expect("a frame");
+    let second = first + 4 + frame(first + 4).expect("another one");
+    disk.overwrite(&segments[1], second as u64, &vec![0; bytes.len() - second - 64]);
+    disk.kill();
+    salvage_on(&*disk.storage()).expect("salvages");
+    disk.kill();
+    let log = open(&disk).expect("a salvaged log opens");
+    let topic = log.topic("t").expect("a topic");
+    // Each start asks the index anew.
+    let mut gone = 0;
+    for offset in 0..MESSAGES {
+        match topic.read_from(Offset(offset)).expect("reads").next() {
+            Some(Ok(message)) => assert_eq!(message.offset(), Offset(offset)),
+            Some(Err(Error::Lagged { from, .. })) => gone += u64::from(from == Offset(offset)),
+            other => panic!("{offset}: {other:?}"),
+        }
+    }
+    assert!(gone > 10, "{gone} are gone");
 }
 
 /// What can be read, and the ranges that readers are told are gone.

@@ -350,6 +350,13 @@ impl Salvage<'_> {
             copied.map_err(|e| Error::io("copy to quarantine", file_name, e))?;
             self.report.quarantined.push(copy);
         }
+        // The index points at frames that may be lost now; it is made again when it is needed.
+        match storage.remove(&name::index(base)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", name::index(base), error));
+            }
+            _ => {}
+        }
         let replaced = write(new)
             .and_then(|()| storage.rename(&unfinished, file_name))
             .and_then(|()| storage.sync_directory());
