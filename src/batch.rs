@@ -93,8 +93,8 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// If it fails, nothing of it took effect, but for [`Error::SyncTimeout`], whose outcome is
-    /// unknown. [`Error::StaleLease`] or [`Error::AlreadyAcked`] for a delivery that is not its
+    /// If it fails, nothing of it took effect, but for [`Error::SyncTimeout`] and
+    /// [`Error::Poisoned`], whose outcome is unknown. [`Error::StaleLease`] or [`Error::AlreadyAcked`] for a delivery that is not its
     /// holder's any more, [`Error::Foreign`] for a topic or delivery of another log,
     /// [`Error::TooLarge`], and those of [`Topic::append`](crate::Topic::append).
     pub fn commit(mut self) -> Result<Vec<Receipt>> {

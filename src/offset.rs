@@ -6,7 +6,8 @@ use std::fmt;
 /// The dense, 0-based number of a message within its topic.
 ///
 /// The first message of a topic has offset 0, the next one 1, and so on without gaps. An offset
-/// is never given to another message, not even after retention deleted the one that had it.
+/// is never given to another message, not even after retention deleted the one that had it,
+/// unless a crash or [`salvage`](crate::salvage) lost that message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub u64);
 
@@ -36,10 +37,11 @@ impl From<u64> for Offset {
     }
 }
 
-/// A byte position in the whole log, counted over all segments and never reused.
+/// A byte position in the whole log, counted over all segments. What a crash loses frees its
+/// positions; others are never reused.
 ///
 /// Positions order everything that the log holds: of two records, whatever their topics, the one
-/// at the lower position was written first.
+/// at the lower position was written first. Records of one frame share its position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 

@@ -13,7 +13,8 @@ use crate::retention::Retention;
 use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
 
-/// How a log is opened. Every option has a default that promises the most.
+/// How a log is opened. The defaults lose nothing on a disk as [`Media::PowersafeOverwrite`]
+/// describes it.
 ///
 /// # Examples
 ///
@@ -138,9 +139,11 @@ impl Options {
         self
     }
 
-    /// The limit for all segment files together, in bytes. Default: none but the disk. At the
-    /// limit appends answer [`Error::Full`], unless every group that holds the oldest messages
-    /// [may lag](crate::GroupOptions::may_lag).
+    /// The limit up to which appends may let all segment files together grow, in bytes; at least
+    /// two segments. Default: none but the disk. Progress of groups may go beyond it. At the
+    /// limit, what all groups have consumed is deleted whatever the [`Retention`], and appends
+    /// answer [`Error::Full`] if that is not enough, unless every group that holds the oldest
+    /// messages [may lag](crate::GroupOptions::may_lag).
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
@@ -180,7 +183,7 @@ impl Options {
 
     /// Opens the log in a directory, creating both if they are missing.
     ///
-    /// The directory is locked for as long as any handle of the log lives. What the last run
+    /// The directory is locked until the log is closed or its last handle is dropped. What the last run
     /// left is recovered; [`Log::report`] tells what was found.
     ///
     /// # Errors

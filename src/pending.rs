@@ -272,10 +272,11 @@ impl<T: Clone> Pending<T> {
         }
     }
 
-    /// Calls `callback` with the outcome, on a thread of the log.
+    /// Calls `callback` with the outcome, on a thread of the log; where the append was refused,
+    /// at once and on this one, and where the log is being closed, on the closer's.
     ///
     /// Keep it short: other callbacks and background commits wait for it. It may append, and a
-    /// panic in it is caught and ignored.
+    /// panic in it is caught and ignored, but for a refused append.
     pub fn on_complete(self, callback: impl FnOnce(Result<T>) + Send + 'static)
     where
         T: Send + 'static,

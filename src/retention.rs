@@ -46,7 +46,8 @@ impl Retention {
         Self { delete_consumed: true, max_age: None, max_bytes: None }
     }
 
-    /// Keeps what was consumed, so that it can be read again.
+    /// Keeps what was consumed, so that it can be read again, up to
+    /// [`Options::max_bytes`](crate::Options::max_bytes): at that limit it is deleted.
     pub const fn keep_consumed() -> Self {
         Self { delete_consumed: false, max_age: None, max_bytes: None }
     }

@@ -251,7 +251,7 @@ impl Topic {
     ///
     /// # Errors
     ///
-    /// Those of reading: [`Error::Corrupt`], [`Error::Io`].
+    /// Those of reading: [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
     pub fn offset_at(&self, time: SystemTime) -> Result<Offset> {
         let shared = self.shared();
         shared.check_readable()?;
@@ -285,8 +285,8 @@ impl Topic {
         }
     }
 
-    /// Opens the consumer group `name` with the options that it was opened with last in this
-    /// process, else with the defaults; creates it if it does not exist, beginning with the
+    /// Opens the consumer group `name` with the options that it was given last since the log was
+    /// opened, else with the defaults; creates it if it does not exist, beginning with the
     /// earliest message.
     ///
     /// # Errors

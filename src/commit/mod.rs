@@ -396,6 +396,10 @@ impl Committer for Commits {
 
     fn nudge(&self) {
         self.work.notify();
+        // A closed log has no thread any more that would run what was called back too late.
+        if self.core.lock().closed {
+            self.run_callbacks();
+        }
     }
 
     fn sync_timeout(&self) -> Duration {

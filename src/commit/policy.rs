@@ -33,7 +33,8 @@ pub enum SyncPolicy {
         /// A sync follows once this many bytes were written.
         bytes: u64,
     },
-    /// Nothing is synced until a segment is full, the log is closed or
+    /// Nothing is synced until a segment is full or about to be deleted, a topic or group is
+    /// made, a group is committed or moved, the log is closed or
     /// [`Log::sync`](crate::Log::sync) is called. Readers see what is written: a power loss can
     /// take back what a consumer has already seen.
     Never,

@@ -200,8 +200,20 @@ impl Commits {
         self.storage.remove(&file_name).map_err(|e| Error::io("remove", file_name, e))
     }
 
-    /// Makes sure that a prepared file of at least `bytes` is there.
-    pub(crate) fn ensure_spare(&self, class: Class, bytes: u64) -> Result<()> {
+    /// Makes sure that a prepared file of at least `bytes` is there, for a caller who needs it.
+    fn ensure_spare(&self, class: Class, bytes: u64) -> Result<()> {
+        let result = self.prepare_spare(class, bytes);
+        if matches!(result, Err(Error::Full { .. })) {
+            Counters::add(&self.counters.refused_full, 1);
+            // Retention may be able to help.
+            self.files.notify();
+        }
+        result
+    }
+
+    /// The same for the file keeper, which must not wake itself where there is no room: it would
+    /// try again without pause.
+    pub(crate) fn prepare_spare(&self, class: Class, bytes: u64) -> Result<()> {
         let outgrown = loop {
             let observed = self.room.observe();
             let mut core = self.core.lock();
@@ -233,11 +245,6 @@ impl Commits {
         })();
         let result = prepared.map(|spare| self.core.lock().spare = Some(spare));
         drop(preparing);
-        if matches!(result, Err(Error::Full { .. })) {
-            Counters::add(&self.counters.refused_full, 1);
-            // Retention may be able to help.
-            self.files.notify();
-        }
         result
     }
 
@@ -277,8 +284,10 @@ impl Commits {
         if log_bytes + bytes <= max {
             return Ok(());
         }
-        Counters::add(&self.counters.refused_full, 1);
-        self.files.notify();
+        if bytes > max {
+            // No room that anybody could make would do.
+            return Err(Error::TooLarge { what: "segment for the batch", bytes, max });
+        }
         Err(Error::Full { free: max.saturating_sub(log_bytes), needed: bytes })
     }
 }

@@ -22,7 +22,9 @@ use super::shared::{GroupShared, Runtime, progress_bytes};
 ///
 /// Each delivery ends in one of five ways: [`ack`](Self::ack), [`retry`](Self::retry) or
 /// [`retry_after`](Self::retry_after), [`release`](Self::release), [`reject`](Self::reject), or
-/// it is dropped, which ends the lease at once, the attempt counted.
+/// it is dropped, which ends the lease at once, the attempt counted. A `?` in the middle of a
+/// loop over [`Group::poll`](crate::Group::poll) drops all that is left of the poll: end the one
+/// that failed with `retry`, and go on with the others.
 ///
 /// The payload is not copied and the delivery is `Send + 'static`: it can move to another
 /// thread or task.
@@ -93,7 +95,8 @@ impl Delivery {
     }
 
     /// Gives the message back, to be delivered again after `delay`, also after a restart. The
-    /// attempt is counted.
+    /// attempt is counted. If a crash takes the delay back, as it may for a second like an
+    /// acknowledgement, the message is delivered sooner.
     ///
     /// # Errors
     ///
@@ -128,7 +131,8 @@ impl Delivery {
         })
     }
 
-    /// Sends the message to the group's dead-letter topic now, and waits until that is durable.
+    /// Sends the message to the group's dead-letter topic now, and waits until that is as safe as
+    /// the log's policy says.
     ///
     /// The dead letter carries the payload, the key, the tag and the headers of the message, and
     /// the headers `ackline.topic`, `ackline.group`, `ackline.offset`, `ackline.attempts` and
@@ -265,7 +269,8 @@ impl Letter<'_> {
         debug_assert!(beside < DEAD_LETTER_BYTES_MAX / 2, "the limit covers headers and entries");
         let now_ms = commits.clock.wall_ms();
         let bytes = content.encoded_bytes() + beside;
-        let ((), ticket) = commits.enlist(Class::Append, bytes, |enlisting| {
+        // It settles its source: refused where appends are, it would keep the log full for ever.
+        let ((), ticket) = commits.enlist(Class::Progress, bytes, |enlisting| {
             let known = enlisting.core.state.topic_named(topic);
             let id = known.unwrap_or_else(|| enlisting.topic(topic));
             enlisting.message(id, now_ms, &content);

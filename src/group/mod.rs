@@ -110,8 +110,9 @@ impl Group {
     ///
     /// Due redeliveries come first, then new messages in order of their offsets. Each message
     /// is leased for [`GroupOptions::lease`]; nobody else gets it until the lease ends. The
-    /// result is empty when the timeout has passed, or when
-    /// [`in_flight_max`](GroupOptions::in_flight_max) messages are leased.
+    /// result is empty when the timeout has passed. While
+    /// [`in_flight_max`](GroupOptions::in_flight_max) messages are leased there is nothing to
+    /// give out, and the call waits.
     ///
     /// After an unclean end of the process, the messages that may have been under way are
     /// delivered one at a time, so that one that ends the process does so alone and runs out of

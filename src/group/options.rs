@@ -9,7 +9,7 @@ use crate::state::lease::Limits;
 use crate::topic::Start;
 
 /// How a group behaves. Only the start and [`may_lag`](Self::may_lag) are stored with the
-/// group; the rest holds for this process.
+/// group; the rest holds until the log is closed.
 ///
 /// # Examples
 ///

@@ -110,6 +110,13 @@ pub(crate) fn open_group(
     Ok(Group { topic: topic.clone(), shared: opened })
 }
 
+/// Whether the group was opened in this process, so that its options are known.
+fn is_open(topic: &Topic, group: &str) -> bool {
+    let shared = topic.shared();
+    let known = shared.commits.core.lock().state.group_named(topic.runtime.id, group);
+    known.is_some_and(|known| shared.groups.lock().contains_key(&known))
+}
+
 /// Options and whether the caller gave them.
 struct Given {
     options: GroupOptions,
@@ -124,7 +131,9 @@ impl OrDefault for Option<GroupOptions> {
     fn unwrap_or_default_for(self, topic: &Topic, group: &str) -> Result<Given> {
         let explicit = self.is_some();
         let options = self.unwrap_or_default();
-        options.check(topic.name(), group)?;
+        if explicit || !is_open(topic, group) {
+            options.check(topic.name(), group)?;
+        }
         Ok(Given { options, explicit })
     }
 }

@@ -139,7 +139,7 @@ pub(super) fn keep_files(shared: &Shared) -> Result<()> {
     commits.write_sidecars();
     let retained = retention::run(shared);
     if commits.wants_spare() {
-        match commits.ensure_spare(Class::Append, commits.next_segment_bytes()) {
+        match commits.prepare_spare(Class::Append, commits.next_segment_bytes()) {
             // The disk is full: appends say so when they need the room.
             Ok(()) | Err(Error::Full { .. }) => {}
             Err(error) => return Err(error),

@@ -151,7 +151,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`] or [`Error::Io`] if that fails; the next open then recovers.
+    /// [`Error::Poisoned`], [`Error::Io`] or [`Error::Full`] if that fails; the next open then
+    /// recovers.
     /// [`Error::Closed`] if another handle closed the log before.
     pub fn close(self) -> Result<()> {
         let shared = &self.handle.shared;

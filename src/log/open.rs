@@ -325,6 +325,18 @@ struct Part {
     scanned: Scan,
 }
 
+/// Reads a segment up to a position at which a frame or a gap begins.
+fn prove(part: &Part, until: Position) -> Result<(Scan, State)> {
+    let old = &part.segment;
+    let mut replay = Replay::of(old, &part.checkpoint)?;
+    let proven = scan(old, Some(until), |visited| replay.take(old, &visited))?;
+    if proven.end != until {
+        let (at, expected) = (old.file_at(proven.end), format!("a frame that ends at {until}"));
+        return Err(Error::corrupt(&old.name, at, expected, format!("one to {}", proven.end)));
+    }
+    Ok((proven, replay.state))
+}
+
 /// Moves what is not proven to be durable to a new segment, and syncs it there: what was read
 /// may have come from cached pages that the disk never got.
 fn rewrite(
@@ -334,16 +346,12 @@ fn rewrite(
     clock: &dyn Clock,
 ) -> Result<(Segment, State)> {
     let old = &part.segment;
-    let mut replay = Replay::of(old, &part.checkpoint)?;
-    let proven = scan(old, Some(part.durable), |visited| replay.take(old, &visited))?;
-    let state = replay.state;
-    if proven.end != part.durable {
-        let expected = format!("a frame that ends at position {}", part.durable);
-        let at = old.file_at(proven.end);
-        return Err(Error::corrupt(&old.name, at, expected, format!("one to {}", proven.end)));
-    }
-    // A gap must stay in front of what follows it, which continues nothing.
+    let (mut proven, mut state) = prove(part, part.durable)?;
+    // A gap must stay in front of what follows it: of each topic, messages may be missing there.
     let base = proven.gap.unwrap_or(part.durable);
+    if base < part.durable {
+        (proven, state) = prove(part, base)?;
+    }
     let bytes = crate::segment::chunk::usize_of(part.scanned.end.0 - base.0);
     let mut tail = vec![0; bytes];
     let read = read_full(&*old.file, &mut tail, old.file_at(base))

@@ -103,7 +103,8 @@ mod tests {
     #[test]
     fn exactly_one_verdict_matches_each_input() {
         let broken = Stop::Broken { expected: "a".to_owned(), found: "b".to_owned() };
-        let markers = [Kind::Idle, Kind::Closed, Kind::Opened, Kind::Sealed].map(Stop::Marker);
+        let markers =
+            [Kind::Idle, Kind::Closed, Kind::Opened, Kind::Sealed, Kind::Gap].map(Stop::Marker);
         let stops = markers.into_iter().chain([Stop::Zero, Stop::FileEnd, broken]);
         let mut seen = std::collections::BTreeMap::new();
         for stop in stops {

@@ -38,7 +38,7 @@ pub(crate) struct Scan {
     pub(crate) durable: Position,
     /// Whether anything but zeros lies behind the end, or, if that was not looked at, may.
     pub(crate) rest_is_dirty: bool,
-    /// Where a gap begins that reaches up to the end: what follows continues nothing.
+    /// Where the last gap begins: of what follows, nobody knows how much it continues.
     pub(crate) gap: Option<Position>,
 }
 
@@ -88,13 +88,14 @@ pub(crate) fn scan(
     let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
     let (end, stop, rest_is_dirty) = (head.base, Stop::FileEnd, false);
     let mut scan = Scan { end, tail, stop, durable: head.base, rest_is_dirty, gap: None };
+    let mut after_gap = false;
     loop {
         if until.is_some_and(|until| scan.end >= until) {
             return Ok(scan);
         }
         let at = segment.file_at(scan.end);
         let bytes = window.get(at, HEADER_BYTES)?;
-        let (header, identity) = match classify(bytes, &scan) {
+        let (header, identity) = match classify(bytes, &scan, after_gap) {
             Ok(next) => next,
             Err(stop) => {
                 scan.stop = stop;
@@ -111,7 +112,10 @@ pub(crate) fn scan(
                 break;
             }
             visit(Visited::Gap)?;
-            scan.gap.get_or_insert(scan.end);
+            if !after_gap {
+                scan.gap = Some(scan.end);
+            }
+            after_gap = true;
             scan.end = header.durable;
             continue;
         }
@@ -125,7 +129,7 @@ pub(crate) fn scan(
             break;
         }
         visit(Visited::Frame(&header, body))?;
-        scan.gap = None;
+        after_gap = false;
         scan.end = scan.end.plus(header.frame_bytes());
         scan.tail = Tail { sequence: header.sequence + 1, chain: identity, epoch: header.epoch };
     }
@@ -138,7 +142,11 @@ pub(crate) fn scan(
 
 /// Whether these bytes are the header that belongs at the end of `scan`. After a gap nobody
 /// knows which frame was the last.
-fn classify(bytes: &[u8], scan: &Scan) -> std::result::Result<(Header, u32), Stop> {
+fn classify(
+    bytes: &[u8],
+    scan: &Scan,
+    after_gap: bool,
+) -> std::result::Result<(Header, u32), Stop> {
     let broken = |expected: String, found: String| Err(Stop::Broken { expected, found });
     match Header::decode(bytes) {
         Err(Bad::Zero) => Err(Stop::Zero),
@@ -150,7 +158,7 @@ fn classify(bytes: &[u8], scan: &Scan) -> std::result::Result<(Header, u32), Sto
         Ok((header, _)) if header.position != scan.end => {
             broken(format!("position {}", scan.end), format!("{}", header.position))
         }
-        Ok(next) if scan.gap.is_some() => Ok(next),
+        Ok(next) if after_gap => Ok(next),
         Ok((header, _)) if header.previous != scan.tail.chain => {
             let expected = format!("a frame that follows {:08x}", scan.tail.chain);
             broken(expected, format!("one that follows {:08x}", header.previous))

@@ -25,6 +25,10 @@ impl Summary {
         self.counts.kill + self.counts.power
     }
 
+    pub(crate) fn tallied(&self, what: &str) -> u64 {
+        self.tally.get(what).copied().unwrap_or(0)
+    }
+
     fn add(&mut self, run: &World) {
         self.runs += 1;
         self.counts.add(&run.counts);

@@ -38,6 +38,7 @@ impl World {
             }
         }
         let survey = survey(&recovered.log, &self.model, &self.setup, loss)?;
+        self.count_checked(survey.records);
         let (cut, known) = (survey.cut, recovered.known.unwrap_or(survey.cut));
         ensure!(cut == known, "recovery returned {known} events, then {cut}");
         self.model.adopt(&survey);
@@ -162,6 +163,7 @@ impl World {
     ) -> Checked {
         let recovered = self.recover(disk, clock, rng, loss)?;
         let found = survey(&recovered.log, &self.model, &self.setup, recovered.loss)?;
+        self.count_checked(found.records);
         let known = recovered.known.unwrap_or(found.cut);
         ensure!(found.cut == known, "recovery returned {known} events, then {}", found.cut);
         if drained {

@@ -14,6 +14,8 @@ use super::{Checked, at, ensure, violation};
 pub(crate) struct Survey {
     /// How many events survived.
     pub(crate) cut: usize,
+    /// How many records were read and compared with the model.
+    pub(crate) records: u64,
     pub(crate) topics: Vec<Topic>,
     pub(crate) groups: Vec<Group>,
     /// For each group, whether each offset is done.
@@ -32,12 +34,12 @@ pub(crate) fn survey(log: &Log, model: &Model, setup: &Setup, loss: Loss) -> Che
     let split =
         cut > 0 && cut < model.events.len() && model.events[cut - 1].call == model.events[cut].call;
     ensure!(!split, "a batch was cut in two at event {cut}");
-    let mut letters = BTreeMap::new();
+    let (mut letters, mut records) = (BTreeMap::new(), 0);
     for (id, topic) in topics.iter().enumerate() {
         check_start(id, topic, model, setup, cut)?;
-        read_all(id, topic, model, setup, &mut letters)?;
+        records += read_all(id, topic, model, setup, &mut letters)?;
     }
-    let mut survey = Survey { cut, topics, groups, settled: Vec::new(), letters };
+    let mut survey = Survey { cut, records, topics, groups, settled: Vec::new(), letters };
     for id in 0..survey.groups.len() {
         let settled = check_group(id, &survey, model, setup)?;
         survey.settled.push(settled);
@@ -134,7 +136,7 @@ fn read_all(
     model: &Model,
     setup: &Setup,
     letters: &mut BTreeMap<(usize, u64), usize>,
-) -> Checked {
+) -> Checked<u64> {
     let offsets = topic.offsets();
     let mut next = offsets.start.0;
     let reader = match topic.read_from(offsets.start) {
@@ -156,7 +158,7 @@ fn read_all(
         next += 1;
     }
     ensure!(next == offsets.end.0, "topic {id} ends at {next} instead of {}", offsets.end);
-    Ok(())
+    Ok(next - offsets.start.0)
 }
 
 /// Checks which messages are done in a group.

@@ -141,6 +141,12 @@ impl World {
         *self.tally.entry(what).or_default() += 1;
     }
 
+    /// Counts what a recovery was compared with.
+    pub(crate) fn count_checked(&mut self, records: u64) {
+        self.count("checked_recoveries");
+        *self.tally.entry("checked_records").or_default() += records;
+    }
+
     pub(crate) fn live(&mut self) -> &mut Live {
         self.live.as_mut().expect("a process runs")
     }
