@@ -37,6 +37,10 @@ fn no_crash_loses_invents_alters_or_reorders_anything() {
         (summary.tallied("checked_recoveries"), summary.tallied("checked_records"));
     // Each check ends the campaign where it fails, so whoever gets here has met none that did.
     assert!(recoveries > 0 && records > 0, "there was something to check");
+    if summary.crashes() >= 50_000 {
+        let idle: Vec<_> = summary.counts.iter().filter(|count| count.1 == 0).collect();
+        assert!(idle.is_empty(), "faults that never struck: {idle:?}");
+    }
     println!("{recoveries} recoveries and {records} records compared with the model:");
     println!("lost 0, invented 0, altered 0, reordered 0");
     println!("trace {:016x}", summary.trace);
