@@ -56,7 +56,8 @@ impl Commits {
     pub(super) fn roll(&self, class: Class, need: u64) -> Result<()> {
         {
             let mut core = self.core.lock();
-            let there_is_room = core.room_end.0 - core.end.0 >= need;
+            // A file that was put together by others may be filled up to its last byte.
+            let there_is_room = core.room_end.0.saturating_sub(core.end.0) >= need;
             if core.rolling || there_is_room {
                 // Someone else was faster; the caller looks again.
                 return Ok(());
@@ -69,8 +70,7 @@ impl Commits {
             let core = self.core.lock();
             let mut bytes = Vec::new();
             let entries = core.state.encode(&mut bytes);
-            let starts = core.state.topics().iter().map(|topic| (topic.next, topic.latest_ms));
-            ((bytes, entries), Starts(starts.collect()))
+            ((bytes, entries), Starts::of(&core.state))
         };
         let head_bytes = header::frames_at(checkpoint.0.len());
         let need = if need == u64::MAX { 0 } else { need };
@@ -119,10 +119,10 @@ impl Commits {
         let (spare, preparing) = self.take_spare();
         // The caller made sure of one, but a log that fails to close removes it.
         let Some(spare) = spare else { return Err(self.latch.get().unwrap_or(Error::Closed)) };
-        let file_name = spare.file_name.clone();
+        let (file_name, needed) = (spare.file_name.clone(), spare.bytes);
         let segment = match writer::activate(&*self.storage, spare, &start, checkpoint, &[]) {
             Ok(segment) => segment,
-            Err(error) => return Err(self.after_failed_switch(&file_name, &error)),
+            Err(error) => return Err(self.after_failed_switch(&file_name, needed, &error)),
         };
         drop(preparing);
         // From here on the new segment is the newest. The marker lets a reader of the old one
@@ -158,7 +158,7 @@ impl Commits {
 
     /// A full disk before the new name is in the directory changes nothing; any other failure
     /// leaves it open which segment is the newest after a crash, so nothing more is promised.
-    fn after_failed_switch(&self, file_name: &str, error: &Error) -> Error {
+    fn after_failed_switch(&self, file_name: &str, needed: u64, error: &Error) -> Error {
         let full = match error {
             Error::Io { operation, source, file } => {
                 is_full(source) && *operation != "sync" && file == file_name
@@ -167,7 +167,7 @@ impl Commits {
         };
         if full && self.storage.remove(file_name).is_ok() {
             Counters::add(&self.counters.refused_full, 1);
-            return Error::Full { free: self.storage.free_bytes().unwrap_or(0), needed: 0 };
+            return Error::Full { free: self.storage.free_bytes().unwrap_or(0), needed };
         }
         self.fail(error)
     }

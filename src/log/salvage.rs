@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::frame::{HEADER_BYTES, Header, Kind, MAGIC};
-use crate::format::header::{SegmentHead, frames_at};
+use crate::format::header::SegmentHead;
 use crate::format::{ALIGNMENT, name};
 use crate::offset::Position;
 use crate::segment::chunk::usize_of;
 use crate::segment::scan::{Stop, scan};
 use crate::segment::sealed::open_segment;
-use crate::segment::writer::marker;
+use crate::segment::writer::{Start, marker};
 use crate::segment::{Segment, Tail};
 use crate::state::State;
 use crate::storage::disk::DiskStorage;
@@ -298,26 +298,18 @@ impl Salvage<'_> {
         base: Position,
     ) -> Result<(SegmentHead, Vec<u8>)> {
         let mut checkpoint = Vec::new();
-        let checkpoint_entries = self.state.encode(&mut checkpoint);
-        let too_large = |_| Error::TooLarge {
-            what: "checkpoint",
-            bytes: checkpoint.len() as u64,
-            max: u32::MAX.into(),
-        };
-        let head = SegmentHead {
+        let entries = self.state.encode(&mut checkpoint);
+        let start = Start {
             log_id: self.log_id,
             base,
             previous_base,
             sequence: self.tail.sequence,
             epoch: self.tail.epoch,
-            created_ms: 0,
             chain: self.tail.chain,
-            checkpoint_bytes: u32::try_from(checkpoint.len()).map_err(too_large)?,
-            checkpoint_entries,
-            checkpoint_checksum: crc32fast::hash(&checkpoint),
-            file_bytes: 0,
+            created_ms: 0,
         };
-        debug_assert_eq!(head.frames_at(), frames_at(checkpoint.len()), "one layout");
+        // The size is known once the frames are found.
+        let head = start.head(&checkpoint, entries, 0)?;
         Ok((head, checkpoint))
     }
 

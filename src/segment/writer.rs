@@ -35,6 +35,35 @@ pub(crate) struct Start {
     pub(crate) created_ms: u64,
 }
 
+impl Start {
+    /// The head of the segment, with a checkpoint, in a file of this size.
+    pub(crate) fn head(
+        &self,
+        checkpoint: &[u8],
+        checkpoint_entries: u32,
+        file_bytes: u64,
+    ) -> Result<SegmentHead> {
+        let too_large = |_| Error::TooLarge {
+            what: "checkpoint",
+            bytes: checkpoint.len() as u64,
+            max: u32::MAX.into(),
+        };
+        Ok(SegmentHead {
+            log_id: self.log_id,
+            base: self.base,
+            previous_base: self.previous_base,
+            sequence: self.sequence,
+            epoch: self.epoch,
+            created_ms: self.created_ms,
+            chain: self.chain,
+            checkpoint_bytes: u32::try_from(checkpoint.len()).map_err(too_large)?,
+            checkpoint_entries,
+            checkpoint_checksum: crc32fast::hash(checkpoint),
+            file_bytes,
+        })
+    }
+}
+
 /// Makes a file of `bytes` zeros that are on the disk, so that later writes to it change no
 /// metadata and need no room. A full disk shows here: [`Error::Full`], with nothing left behind.
 pub(crate) fn prepare(storage: &dyn Storage, file_name: &str, bytes: u64) -> Result<Spare> {
@@ -87,24 +116,7 @@ pub(crate) fn activate(
     tail: &[u8],
 ) -> Result<Segment> {
     let (checkpoint, entries) = checkpoint;
-    let too_large = |_| Error::TooLarge {
-        what: "checkpoint",
-        bytes: checkpoint.len() as u64,
-        max: u32::MAX.into(),
-    };
-    let head = SegmentHead {
-        log_id: start.log_id,
-        base: start.base,
-        previous_base: start.previous_base,
-        sequence: start.sequence,
-        epoch: start.epoch,
-        created_ms: start.created_ms,
-        chain: start.chain,
-        checkpoint_bytes: u32::try_from(checkpoint.len()).map_err(too_large)?,
-        checkpoint_entries: *entries,
-        checkpoint_checksum: crc32fast::hash(checkpoint),
-        file_bytes: spare.bytes,
-    };
+    let head = start.head(checkpoint, *entries, spare.bytes)?;
     let mut bytes = head.encode(checkpoint);
     bytes.extend_from_slice(tail);
     assert!(bytes.len() as u64 + HEADER_BYTES as u64 <= spare.bytes, "the spare was made to fit");
