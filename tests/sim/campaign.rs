@@ -1,66 +1,181 @@
 //! Many runs, their counts, and the report of a failure.
+//!
+//! Runs are spread over threads and put together in the order of their seeds, so that a campaign
+//! gives the same counts, the same trace and the same failure on any number of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
-use ackline::simulation::{Counts, Rng};
+use ackline::simulation::Counts;
 
-use super::model::Loss;
 use super::setup::Setup;
+use super::steps::COUNTED;
 use super::world::World;
 use super::{Checked, Lie, Violation, damage, mix};
 
-/// What many runs did together.
-#[derive(Debug, Default)]
+/// What some runs did together.
+#[derive(Clone, Debug)]
 pub(crate) struct Summary {
     pub(crate) runs: u64,
+    /// How often each crash outcome and each fault came up.
     pub(crate) counts: Counts,
-    pub(crate) tally: BTreeMap<&'static str, u64>,
+    /// How often each operation came up.
+    pub(crate) operations: BTreeMap<&'static str, u64>,
+    /// Recoveries that were compared with the model, and the records in them.
+    pub(crate) checked: (u64, u64),
     pub(crate) trace: u64,
 }
 
 impl Summary {
+    fn new() -> Self {
+        Self {
+            runs: 0,
+            counts: Counts::default(),
+            operations: COUNTED.into_iter().map(|what| (what, 0)).collect(),
+            checked: (0, 0),
+            trace: 0,
+        }
+    }
+
     pub(crate) fn crashes(&self) -> u64 {
         self.counts.kill + self.counts.power
     }
 
-    pub(crate) fn tallied(&self, what: &str) -> u64 {
-        self.tally.get(what).copied().unwrap_or(0)
+    /// Every fault and operation with its count.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.counts.iter().chain(self.operations.iter().map(|(what, count)| (*what, *count)))
     }
 
-    fn add(&mut self, run: &World) {
-        self.runs += 1;
-        self.counts.add(&run.counts);
+    fn of(run: &World) -> Self {
+        let mut summary = Self::new();
+        summary.runs = 1;
+        summary.counts.add(&run.counts);
+        summary.checked = run.checked;
+        summary.trace = run.trace;
         for (what, count) in &run.tally {
-            *self.tally.entry(what).or_default() += count;
+            let known = summary.operations.get_mut(what);
+            *known.unwrap_or_else(|| panic!("{what} is missing in the table of what counts")) =
+                *count;
         }
-        self.trace = mix(self.trace, run.trace);
+        summary
+    }
+
+    fn add(&mut self, next: &Self) {
+        self.runs += next.runs;
+        self.counts.add(&next.counts);
+        for (what, count) in &next.operations {
+            *self.operations.entry(what).or_default() += count;
+        }
+        self.checked = (self.checked.0 + next.checked.0, self.checked.1 + next.checked.1);
+        self.trace = mix(self.trace, next.trace);
     }
 }
 
 /// A run that broke a promise.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) seed: u64,
     pub(crate) violation: String,
-    pub(crate) history: Vec<String>,
+    /// How many crashes the campaign had simulated until then.
     pub(crate) crashes: u64,
+    lie: Option<Lie>,
 }
 
-/// Runs seeds from `seed` on until so many crashes have happened.
-pub(crate) fn campaign(seed: u64, crashes: u64, lie: Option<Lie>) -> Result<Summary, Failure> {
-    let mut summary = Summary::default();
-    while summary.crashes() < crashes {
-        let seed = seed.wrapping_add(summary.runs);
-        let (world, result) = run(seed, lie, &BTreeSet::new(), false);
-        summary.add(&world);
-        if let Err(Violation(violation)) = result {
-            let history = shorten(seed, lie, world.setup.ops);
-            return Err(Failure { seed, violation, history, crashes: summary.crashes() });
+/// A number of runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Campaign {
+    /// The seed of the first run; each next run has the next one.
+    pub(crate) seed: u64,
+    /// The runs go on until so many crashes have happened.
+    pub(crate) crashes: u64,
+    pub(crate) threads: usize,
+    pub(crate) lie: Option<Lie>,
+}
+
+impl Campaign {
+    pub(crate) fn new(seed: u64, crashes: u64) -> Self {
+        Self { seed, crashes, threads: 1, lie: None }
+    }
+
+    /// Runs all of it; `watch` is told now and then how far it is.
+    pub(crate) fn run(&self, watch: &(dyn Fn(&Summary) + Sync)) -> Result<Summary, Failure> {
+        let shared = InOrder {
+            next: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            merged: Mutex::new(Merged {
+                summary: Summary::new(),
+                waiting: BTreeMap::new(),
+                failure: None,
+            }),
+        };
+        if self.threads <= 1 {
+            self.work(&shared, watch);
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..self.threads {
+                    scope.spawn(|| self.work(&shared, watch));
+                }
+            });
+        }
+        let merged = shared.merged.into_inner().expect("runs catch their panics");
+        merged.failure.map_or(Ok(merged.summary), Err)
+    }
+
+    fn work(&self, shared: &InOrder, watch: &(dyn Fn(&Summary) + Sync)) {
+        while !shared.over.load(Ordering::Relaxed) {
+            let number = shared.next.fetch_add(1, Ordering::Relaxed);
+            let seed = self.seed.wrapping_add(number);
+            let (world, result) = run(seed, self.lie, &BTreeSet::new(), false);
+            let outcome = (Summary::of(&world), result.err());
+            drop(world);
+            let mut merged = shared.lock();
+            merged.waiting.insert(number, outcome);
+            if merged.go_on(self) {
+                shared.over.store(true, Ordering::Relaxed);
+            }
+            watch(&merged.summary);
         }
     }
-    Ok(summary)
+}
+
+/// Runs that are done, put together in the order of their numbers.
+struct InOrder {
+    next: AtomicU64,
+    over: AtomicBool,
+    merged: Mutex<Merged>,
+}
+
+struct Merged {
+    summary: Summary,
+    /// Runs that are done before one with a lower number is.
+    waiting: BTreeMap<u64, (Summary, Option<Violation>)>,
+    failure: Option<Failure>,
+}
+
+impl InOrder {
+    fn lock(&self) -> MutexGuard<'_, Merged> {
+        self.merged.lock().expect("runs catch their panics")
+    }
+}
+
+impl Merged {
+    /// Takes in the runs whose turn it is; answers whether the campaign is over.
+    fn go_on(&mut self, campaign: &Campaign) -> bool {
+        while self.failure.is_none() && self.summary.crashes() < campaign.crashes {
+            let number = self.summary.runs;
+            let Some((summary, violation)) = self.waiting.remove(&number) else { return false };
+            self.summary.add(&summary);
+            self.failure = violation.map(|Violation(violation)| Failure {
+                seed: campaign.seed.wrapping_add(number),
+                violation,
+                crashes: self.summary.crashes(),
+                lie: campaign.lie,
+            });
+        }
+        true
+    }
 }
 
 /// Runs one seed, but for the operations in `skip`.
@@ -68,7 +183,7 @@ fn run(seed: u64, lie: Option<Lie>, skip: &BTreeSet<usize>, verbose: bool) -> (W
     let mut world = World::new(Setup::draw(seed, lie), verbose);
     let damaged = lie.is_none() && damage::is_drawn(seed);
     let caught = catch_unwind(AssertUnwindSafe(|| {
-        if damaged { damage::run(&mut world) } else { world.run(skip) }
+        if damaged { damage::run(&mut world, skip) } else { world.run(skip) }
     }));
     let result = caught.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -80,20 +195,13 @@ fn run(seed: u64, lie: Option<Lie>, skip: &BTreeSet<usize>, verbose: bool) -> (W
     (world, result)
 }
 
-/// Leaves out what is not needed to break the promise; returns the history that is left.
-fn shorten(seed: u64, lie: Option<Lie>, ops: usize) -> Vec<String> {
-    let mut skip = BTreeSet::new();
-    let silent = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    for _ in 0..2 {
-        for op in (0..ops).rev() {
-            if skip.insert(op) && run(seed, lie, &skip, false).1.is_ok() {
-                skip.remove(&op);
-            }
-        }
-    }
-    let (world, result) = run(seed, lie, &skip, true);
-    std::panic::set_hook(silent);
+/// What the run of a seed does, line by line.
+pub(crate) fn history(seed: u64) -> Vec<String> {
+    told(seed, None, &BTreeSet::new())
+}
+
+fn told(seed: u64, lie: Option<Lie>, skip: &BTreeSet<usize>) -> Vec<String> {
+    let (world, result) = run(seed, lie, skip, true);
     let mut history = vec![format!("{:?}", world.setup)];
     history.extend(world.notes.unwrap_or_default());
     if let Err(Violation(violation)) = result {
@@ -102,119 +210,26 @@ fn shorten(seed: u64, lie: Option<Lie>, ops: usize) -> Vec<String> {
     history
 }
 
-impl World {
-    fn run(&mut self, skip: &BTreeSet<usize>) -> Checked {
-        let seed = self.setup.seed;
-        let mut rng = Rng::new(mix(seed, 2));
-        self.open(&mut rng, Loss::Power)?;
-        for op in 0..self.setup.ops {
-            if skip.contains(&op) {
-                continue;
+impl Failure {
+    /// The history of the run without the operations that are not needed to break the promise.
+    pub(crate) fn shortest_history(&self) -> Vec<String> {
+        let mut skip = BTreeSet::new();
+        let ops = Setup::draw(self.seed, self.lie).ops;
+        let silent = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        loop {
+            let before = skip.len();
+            for op in (0..ops).rev() {
+                if skip.insert(op) && run(self.seed, self.lie, &skip, false).1.is_ok() {
+                    skip.remove(&op);
+                }
             }
-            // Each operation has its own numbers, so that leaving one out changes no other.
-            let mut rng = Rng::new(mix(seed, 1000 + op as u64));
-            self.disk.reseed(rng.next_u64());
-            self.step(&mut rng)?;
-            self.after(&mut rng)?;
-        }
-        let mut rng = Rng::new(mix(seed, 3));
-        self.crash(&mut rng)?;
-        self.check_fork(&mut rng, true)
-    }
-
-    fn step(&mut self, rng: &mut Rng) -> Checked {
-        if self.model.topics.is_empty() {
-            return self.create_topic(rng);
-        }
-        if self.model.groups.is_empty() && rng.chance(1, 2) {
-            return self.create_group(rng);
-        }
-        match rng.below(100) {
-            0..3 => self.create_topic(rng),
-            3..7 => self.create_group(rng),
-            7..20 => self.append(rng, false),
-            20..27 => self.submit(rng),
-            27..33 => self.append_batch(rng),
-            33..36 => self.append(rng, true),
-            36..42 => self.batch(rng),
-            42..55 => self.poll(rng),
-            55..67 => self.settle(rng),
-            67..69 => self.ack_offset(rng),
-            69..73 => self.commit(rng),
-            73..75 => self.commit_through(rng),
-            75..77 => self.seek(rng),
-            77..79 => self.look(rng),
-            79..80 => self.read(rng),
-            80..81 => self.offset_at(rng),
-            81..85 => {
-                self.advance(rng);
-                Ok(())
-            }
-            85..89 => self.maintain(),
-            89..90 => self.sync(),
-            90..92 => self.wait_for_submit(rng),
-            92..94 => self.close_and_reopen(rng),
-            94..95 => self.drop_and_reopen(rng),
-            95..97 => self.crash(rng),
-            97..98 => {
-                self.change_capacity(rng);
-                Ok(())
-            }
-            98..99 => {
-                self.plan_fault(rng);
-                Ok(())
-            }
-            _ => {
-                let call = self.disk.calls() + rng.below(15);
-                self.note(|| format!("  die at call {call}"));
-                self.disk.die_at(call);
-                Ok(())
+            // Once nothing more can go, every operation that is left is needed.
+            if skip.len() == before {
+                break;
             }
         }
+        std::panic::set_hook(silent);
+        told(self.seed, self.lie, &skip)
     }
-
-    /// Sees what became of an operation.
-    fn after(&mut self, rng: &mut Rng) -> Checked {
-        self.take_in()?;
-        if self.dead() {
-            self.note(|| "  died".to_owned());
-            return self.crash(rng);
-        }
-        let live = self.live();
-        if live.poisoned || live.log.stats().poisoned {
-            live.poisoned = true;
-            if rng.chance(1, 3) {
-                return if rng.chance(1, 2) { self.crash(rng) } else { self.drop_and_reopen(rng) };
-            }
-        }
-        if rng.chance(1, 12) {
-            self.check_fork(rng, false)?;
-        }
-        Ok(())
-    }
-
-    /// Fills the disk, or makes room again.
-    fn change_capacity(&mut self, rng: &mut Rng) {
-        self.tight = !self.tight && rng.chance(2, 3);
-        let used: usize =
-            self.disk.names().iter().filter_map(|name| self.disk.file(name)).map(|f| f.len()).sum();
-        let room = rng.below(3 * self.setup.segment_bytes / 2);
-        let capacity = self.tight.then(|| used as u64 + room);
-        self.note(|| format!("capacity {capacity:?}"));
-        self.count(if self.tight { "disk_full" } else { "disk_roomy" });
-        self.disk.set_capacity(capacity);
-    }
-}
-
-/// The counts as text, one per line.
-pub(crate) fn report(summary: &Summary) -> String {
-    let mut text = String::new();
-    for (what, count) in summary.counts.iter() {
-        writeln!(text, "  {what:<16} {count:>10}").expect("a string takes everything");
-    }
-    text.push_str("operations:\n");
-    for (what, count) in &summary.tally {
-        writeln!(text, "  {what:<16} {count:>10}").expect("a string takes everything");
-    }
-    text
 }

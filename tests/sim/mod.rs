@@ -12,6 +12,7 @@
 //! | `drain` | whether everything that is left is delivered |
 //! | `damage` | runs on a disk that lies or rots |
 //! | `lying` | a storage that skips syncs, to prove that the checks can fail |
+//! | `steps` | which operation comes next |
 //! | `campaign` | many runs, their counts, and the report of a failure |
 
 pub(crate) mod campaign;
@@ -23,6 +24,7 @@ mod lying;
 mod model;
 mod reads;
 mod setup;
+mod steps;
 mod verify;
 mod world;
 mod writes;
