@@ -39,13 +39,14 @@ pub(crate) struct TopicIndex {
 }
 
 impl TopicIndex {
-    /// The last point at or before `offset`.
+    /// The point from which to look for `offset`, or for the first message behind it where it is
+    /// lost: the last one at or before it, else the first of all.
     pub(crate) fn locate(&self, offset: u64) -> Option<Point> {
         if offset >= self.next {
             return None;
         }
         let after = self.points.partition_point(|point| point.offset <= offset);
-        after.checked_sub(1).map(|i| self.points[i])
+        self.points.get(after.saturating_sub(1)).copied()
     }
 
     /// The point from which to look for the first message that is not older than `time_ms`.
@@ -177,7 +178,8 @@ mod tests {
             assert!(point.offset <= 50 + i && point.at <= own);
             assert!(own.0 - point.at.0 <= STRIDE_BYTES);
         }
-        assert_eq!(topic.locate(49), None);
+        // What is lost before the first message leads to that.
+        assert_eq!(topic.locate(49).map(|point| point.offset), Some(50));
         assert_eq!(topic.locate(150), None);
     }
 

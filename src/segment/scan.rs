@@ -221,3 +221,7 @@ fn is_zero(bytes: &[u8]) -> bool {
     // Compared in blocks: this runs over the unwritten part of every segment that is recovered.
     bytes.chunks(4096).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
 }
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;
