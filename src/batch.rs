@@ -12,6 +12,7 @@ use crate::group::shared::{GroupShared, Runtime, progress_bytes, refusal};
 use crate::offset::{GroupId, Offset, TopicId};
 use crate::record::{Acknowledged, Receipt, Record};
 use crate::shared::Handle;
+use crate::state::lease::HeldBack;
 use crate::sync::MutexGuard;
 use crate::topic::Topic;
 
@@ -145,6 +146,8 @@ impl Batch {
                 return Err(error);
             }
         };
+        let before: BTreeMap<GroupId, HeldBack> =
+            runtimes.iter().map(|(id, runtime)| (*id, runtime.leases.held_back())).collect();
         for delivery in self.acks.drain(..) {
             let (id, offset) = (delivery.group_shared().id, delivery.offset().0);
             let runtime = runtimes.get_mut(&id).expect("every group of the batch is locked");
@@ -152,10 +155,16 @@ impl Batch {
             acked.expect("the lease was checked under the same lock");
             delivery.forget_lease();
         }
+        let mut eased = Vec::new();
         for (id, runtime) in &mut runtimes {
-            groups[id].changed(runtime);
+            if groups[id].changed_since(runtime, before[id]) {
+                eased.push(&groups[id].topic);
+            }
         }
         drop(runtimes);
+        for topic in eased {
+            topic.wake();
+        }
         let waited = commits.config.sync_timeout;
         let offset = receipts.first().map(|receipt| receipt.offset);
         let timed_out = Error::SyncTimeout { offset, waited };

@@ -12,6 +12,8 @@ mod dead_letters;
 mod leases;
 #[path = "groups/restarts.rs"]
 mod restarts;
+#[path = "groups/room.rs"]
+mod room;
 #[path = "groups/waking.rs"]
 mod waking;
 

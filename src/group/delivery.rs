@@ -150,6 +150,7 @@ impl Delivery {
         self.finish(|group, offset| {
             let ticket = {
                 let mut runtime = group.runtime.lock();
+                let before = runtime.leases.held_back();
                 runtime
                     .leases
                     .check(offset, token)
@@ -159,7 +160,7 @@ impl Delivery {
                     .leases
                     .ack(offset, token)
                     .map_err(|refused| super::shared::refusal(refused, Offset(offset)))?;
-                group.changed(&mut runtime);
+                group.let_go(runtime, before);
                 ticket
             };
             group.wait(&ticket)

@@ -17,7 +17,7 @@ use crate::state::lease::OffsetStatus;
 use crate::topic::{Start, Topic};
 pub use delivery::Delivery;
 pub use options::GroupOptions;
-use shared::{GroupShared, refusal};
+use shared::GroupShared;
 
 /// A consumer group of a topic. Cheap to clone; all handles of one group share its state.
 ///
@@ -146,10 +146,7 @@ impl Group {
     /// [`Error::NotLeased`] if it was not delivered; [`Error::AlreadyAcked`].
     pub fn ack(&self, offset: Offset) -> Result<()> {
         self.topic.shared().check_open()?;
-        let mut runtime = self.shared.open_runtime()?;
-        runtime.leases.ack_offset(offset.0).map_err(|refused| refusal(refused, offset))?;
-        self.shared.changed(&mut runtime);
-        Ok(())
+        self.shared.settle(offset.0, |leases| leases.ack_offset(offset.0))
     }
 
     /// Makes everything acknowledged so far durable, and waits for it.
@@ -185,9 +182,9 @@ impl Group {
             return Err(Error::OffsetOutOfRange { offset, start, end });
         }
         let mut runtime = self.shared.open_runtime()?;
+        let before = runtime.leases.held_back();
         runtime.leases.ack_through(offset.0);
-        self.shared.changed(&mut runtime);
-        drop(runtime);
+        self.shared.let_go(runtime, before);
         self.commit()
     }
 

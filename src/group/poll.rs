@@ -204,6 +204,7 @@ fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<
         return Ok((Vec::new(), None));
     }
     let mut runtime = group.shared.runtime.lock();
+    let before = runtime.leases.held_back();
     runtime.leases.plan_logged(plan);
     let read = read_plan(group, &mut runtime, plan);
     let deliveries = match read {
@@ -218,8 +219,8 @@ fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<
     for exhausted in &plan.exhausted {
         letter = bury_exhausted(&group.shared, &mut runtime, *exhausted).or(letter);
     }
-    group.shared.changed(&mut runtime);
     begun.plan = None;
+    group.shared.let_go(runtime, before);
     Ok((deliveries, letter))
 }
 

@@ -13,7 +13,7 @@ use crate::offset::{GroupId, Offset};
 use crate::pending::{Committer, Ticket};
 use crate::segment::cursor::TopicCursor;
 use crate::shared::NAME_ENTRY_BYTES;
-use crate::state::lease::{Leases, Refused, Reserve};
+use crate::state::lease::{HeldBack, Leases, Refused, Reserve};
 use crate::sync::{Mutex, MutexGuard};
 use crate::topic::Topic;
 
@@ -211,6 +211,23 @@ impl GroupShared {
         }
     }
 
+    /// Lets go of a group that was changed since `before`: announces what is to be logged, and
+    /// wakes those whom the bounds held back, if there is room now.
+    pub(crate) fn let_go(&self, mut runtime: MutexGuard<'_, Runtime>, before: HeldBack) {
+        let is_eased = self.changed_since(&mut runtime, before);
+        drop(runtime);
+        if is_eased {
+            self.topic.wake();
+        }
+    }
+
+    /// Announces what is to be logged; says whether those whom the bounds held back are to be
+    /// woken, once no lock is held.
+    pub(crate) fn changed_since(&self, runtime: &mut Runtime, before: HeldBack) -> bool {
+        self.changed(runtime);
+        before.is_eased(runtime.leases.held_back())
+    }
+
     /// Queues what is not logged yet; returns the ticket of the write that carries it.
     pub(crate) fn log_delta(&self, runtime: &mut Runtime) -> Result<Option<Arc<Ticket>>> {
         let Some(delta) = runtime.leases.take_delta() else { return Ok(None) };
@@ -255,8 +272,9 @@ impl GroupShared {
     ) -> Result<()> {
         self.commits.latch.check()?;
         let mut runtime = self.open_runtime()?;
+        let before = runtime.leases.held_back();
         change(&mut runtime.leases).map_err(|refused| refusal(refused, Offset(offset)))?;
-        self.changed(&mut runtime);
+        self.let_go(runtime, before);
         Ok(())
     }
 
@@ -293,8 +311,10 @@ impl GroupShared {
 
     fn set_options(&self, options: GroupOptions) {
         let mut runtime = self.runtime.lock();
+        let before = runtime.leases.held_back();
         runtime.leases.set_limits(options.limits.clone());
         runtime.options = options;
+        self.let_go(runtime, before);
     }
 }
 

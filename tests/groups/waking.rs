@@ -22,7 +22,7 @@ fn real(machine: &Machine) -> (Log, Topic) {
 }
 
 #[derive(Default)]
-struct Woken(AtomicUsize);
+pub(super) struct Woken(pub(super) AtomicUsize);
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
@@ -30,7 +30,10 @@ impl Wake for Woken {
     }
 }
 
-fn poll_once<F: Future>(future: std::pin::Pin<&mut F>, woken: &Arc<Woken>) -> Poll<F::Output> {
+pub(super) fn poll_once<F: Future>(
+    future: std::pin::Pin<&mut F>,
+    woken: &Arc<Woken>,
+) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(woken))))
 }
 

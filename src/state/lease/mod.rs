@@ -128,6 +128,22 @@ impl Due {
     }
 }
 
+/// What the bounds of a group allow at some time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeldBack {
+    /// Nothing at all can be given out.
+    is_blocked: bool,
+    /// Nothing can be given out for the first time.
+    is_full: bool,
+}
+
+impl HeldBack {
+    /// Whether `now` allows for something that was not allowed for before.
+    pub(crate) fn is_eased(self, now: Self) -> bool {
+        (self.is_blocked && !now.is_blocked) || (self.is_full && !now.is_full)
+    }
+}
+
 /// The leases of one group.
 #[derive(Clone, Debug)]
 pub(crate) struct Leases {
@@ -300,6 +316,12 @@ impl Leases {
         }
         let due = self.due.first().is_some_and(|&(due, _)| due <= now.monotonic);
         due || !self.fresh_range(usize::MAX, visible_end).is_empty()
+    }
+
+    /// What keeps `plan` from giving out what is there.
+    pub(crate) fn held_back(&self) -> HeldBack {
+        let is_full = self.unsettled.len() >= self.limits.unsettled_max;
+        HeldBack { is_blocked: self.is_blocked(), is_full }
     }
 
     /// Whether nothing can be given out before a lease ends.
