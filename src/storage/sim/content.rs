@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::trace::{Trace, hash_bytes};
+
 const PAGE: usize = 4096;
 
 type Page = [u8; PAGE];
@@ -71,6 +73,16 @@ impl Content {
         let mut bytes = vec![0; index(self.size)];
         self.read(&mut bytes, 0);
         bytes
+    }
+
+    /// Mixes in the size and every page that is not all zeros.
+    pub(super) fn mix_into(&self, trace: &mut Trace) {
+        trace.mix(self.size);
+        for (number, page) in (0..).zip(&self.pages) {
+            if let Some(page) = page.as_deref().filter(|page| **page != [0; PAGE]) {
+                trace.mix_all(&[number, hash_bytes(page)]);
+            }
+        }
     }
 
     fn write_page(&mut self, page: usize, offset: usize, bytes: &[u8]) {

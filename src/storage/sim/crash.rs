@@ -1,5 +1,5 @@
 //! What a power cut leaves behind. The model decides nothing itself: it asks a [`Fates`], which
-//! draws at random here and could as well enumerate every outcome.
+//! draws at random here; the one of `outcome` was told what to answer.
 
 use super::rng::Rng;
 
@@ -25,11 +25,16 @@ pub enum Sectors {
 
 /// What became of one sector of an unsynced write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SectorFate {
+pub enum SectorFate {
+    /// The write is lost.
     Old,
+    /// The write is there.
     New,
+    /// Its first half is there.
     Half,
+    /// It reads as zeros.
     Zero,
+    /// It reads as noise.
     Garbage,
 }
 

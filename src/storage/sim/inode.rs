@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::content::Content;
 use super::counts::Counts;
 use super::crash::{Fates, SectorFate, Sectors};
+use super::trace::{Trace, hash_bytes};
 
 /// The unit in which a disk writes.
 pub(super) const SECTOR: u64 = 512;
@@ -116,6 +117,50 @@ impl Inode {
     /// How many sectors the pending writes cover, counted once per write.
     pub(super) fn pending_sectors(&self) -> usize {
         self.pieces().count()
+    }
+
+    /// How many changes of the size are pending.
+    pub(super) fn pending_sizes(&self) -> usize {
+        self.pending.iter().filter(|op| matches!(op, Op::Size(_))).count()
+    }
+
+    /// Says of each pending sector whether the disk can differ by what becomes of it: it does
+    /// not where the very same bytes are there already.
+    pub(super) fn mark_differing(&self, marks: &mut Vec<bool>) {
+        let mut written: Vec<Range<u64>> = Vec::new();
+        let mut old = [0; SECTOR_BYTES];
+        // A cut may take what is there now.
+        let is_cut = |op: &Op| matches!(op, Op::Size(size) if *size < self.durable.size());
+        let is_cut = self.pending.iter().any(is_cut);
+        for (at, piece) in self.pieces() {
+            let range = at..at + piece.len() as u64;
+            let old = &mut old[..piece.len()];
+            // What lies behind the size reads as zeros once a size exposes it.
+            let read = self.durable.read(old, at);
+            old[read..].fill(0);
+            let overlaps = |other: &Range<u64>| other.start < range.end && range.start < other.end;
+            let differs = is_cut || old != piece || written.iter().any(overlaps);
+            if differs {
+                written.push(range);
+            }
+            marks.push(differs);
+        }
+    }
+
+    /// A hash of the bytes and of what is pending.
+    pub(super) fn content_hash(&self) -> u64 {
+        let mut trace = Trace::default();
+        self.durable.mix_into(&mut trace);
+        if !self.is_clean() {
+            self.cached.mix_into(&mut trace);
+        }
+        for op in &self.pending {
+            match op {
+                Op::Write { at, bytes } => trace.mix_all(&[1, *at, hash_bytes(bytes)]),
+                Op::Size(size) => trace.mix_all(&[2, *size]),
+            }
+        }
+        trace.hash()
     }
 
     /// Forgets the clean pages, so that reads show what is durable or pending.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::counts::Counts;
 use super::crash::Fates;
 use super::inode::tally;
+use super::trace::{Trace, hash_bytes};
 
 /// The number of a file, never used twice.
 pub(super) type InodeId = u64;
@@ -83,6 +84,25 @@ impl Names {
     pub(super) fn sync_prefix(&mut self, kept: usize) {
         for op in self.pending.drain(..kept) {
             op.apply(&mut self.durable);
+        }
+    }
+
+    /// Mixes in which names lead to which files, each file by the hash of what is in it.
+    pub(super) fn mix_into(&self, trace: &mut Trace, hash_of: impl Fn(InodeId) -> u64) {
+        for names in [&self.durable, &self.cached] {
+            trace.mix(names.len() as u64);
+            for (name, inode) in names {
+                trace.mix_all(&[hash_bytes(name.as_bytes()), hash_of(*inode)]);
+            }
+        }
+        for op in &self.pending {
+            let (kind, from, to) = match op {
+                NameOp::Create { name, .. } => (1, name, name),
+                NameOp::Rename { from, to, .. } => (2, from, to),
+                NameOp::Remove { name, .. } => (3, name, name),
+            };
+            let names = [from, to].map(|name| hash_bytes(name.as_bytes()));
+            trace.mix_all(&[kind, names[0], names[1], hash_of(op.inode())]);
         }
     }
 

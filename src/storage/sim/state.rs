@@ -5,12 +5,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::counts::Counts;
-use super::crash::{Crash, RandomFates, Sectors};
+use super::crash::{Crash, Fates, RandomFates, Sectors};
 use super::fault::{Call, Fault};
 use super::inode::{Inode, SECTOR};
 use super::names::{InodeId, Names};
 use super::rng::Rng;
-use super::trace::Trace;
+use super::trace::{Trace, hash_bytes};
 
 /// Free space of a disk without a capacity.
 const UNLIMITED: u64 = 1 << 40;
@@ -102,13 +102,23 @@ impl State {
         match kind {
             Crash::Kill => self.counts.kill += 1,
             Crash::Power => {
-                self.counts.power += 1;
-                self.cut_power();
+                let mut rng = self.rng.clone();
+                self.cut_power(&mut RandomFates::new(&mut rng));
+                self.rng = rng;
             }
         }
         self.collect();
         self.trace.mix(kind as u64);
         self.trace.mix(self.rng.clone().next_u64());
+    }
+
+    /// A power cut that ends as `fates` say.
+    pub(super) fn crash_with(&mut self, fates: &mut impl Fates) {
+        self.end_life();
+        self.cut_power(fates);
+        self.collect();
+        self.trace.mix(Crash::Power as u64);
+        self.trace.mix(self.content_hash());
     }
 
     /// Forgets the process: its lock, its handles and the faults planned for it.
@@ -316,12 +326,28 @@ impl State {
             || self.quarantined.values().any(|known| *known == id)
     }
 
-    fn cut_power(&mut self) {
-        let mut fates = RandomFates::new(&mut self.rng);
-        self.names.crash(&mut fates, &mut self.counts);
+    /// The files that a power cut may change, in the order in which it decides about them.
+    pub(super) fn unclean(&self) -> impl Iterator<Item = &Inode> {
+        self.inodes.values().map(|inode| &**inode).filter(|inode| !inode.is_clean())
+    }
+
+    fn cut_power(&mut self, fates: &mut impl Fates) {
+        self.counts.power += 1;
+        self.names.crash(fates, &mut self.counts);
         for inode in self.inodes.values_mut().filter(|inode| !inode.is_clean()) {
-            Arc::make_mut(inode).crash(self.sectors, &mut fates, &mut self.counts);
+            Arc::make_mut(inode).crash(self.sectors, fates, &mut self.counts);
         }
+    }
+
+    pub(super) fn content_hash(&self) -> u64 {
+        let mut trace = Trace::default();
+        let hashes: BTreeMap<InodeId, u64> =
+            self.inodes.iter().map(|(id, inode)| (*id, inode.content_hash())).collect();
+        self.names.mix_into(&mut trace, |inode| hashes[&inode]);
+        for (name, inode) in &self.quarantined {
+            trace.mix_all(&[hash_bytes(name.as_bytes()), hashes[inode]]);
+        }
+        trace.hash()
     }
 
     fn no_space(&mut self) -> io::Error {
