@@ -23,7 +23,8 @@ pub use map::Mapping;
 /// - What [`StorageFile::sync`] returned `Ok` for survives a power cut, size included.
 /// - A created, renamed or removed name survives a power cut once [`Storage::sync_directory`]
 ///   returned `Ok`.
-/// - An error leaves it open whether the call took effect, except [`io::ErrorKind::StorageFull`].
+/// - An error leaves it open whether the call took effect, except [`io::ErrorKind::StorageFull`]
+///   of any call but a sync.
 #[allow(clippy::missing_errors_doc, reason = "every call fails as the file system does")]
 pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// Creates the directory if it is missing (its parents, too, with their names synced), and

@@ -85,6 +85,18 @@ impl Content {
         }
     }
 
+    /// Takes the pages that `wanted` chooses, and the size, from another content.
+    pub(super) fn take_pages(&mut self, other: &Self, mut wanted: impl FnMut(usize) -> bool) {
+        self.set_size(other.size);
+        let pages = self.pages.len().max(other.pages.len());
+        self.pages.resize(pages, None);
+        for page in 0..pages {
+            if wanted(page) {
+                self.pages[page] = other.pages.get(page).cloned().flatten();
+            }
+        }
+    }
+
     fn write_page(&mut self, page: usize, offset: usize, bytes: &[u8]) {
         let missing = self.pages.get(page).is_none_or(Option::is_none);
         // A missing page reads as zeros already, so zero-filling a file costs no memory.

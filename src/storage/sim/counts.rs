@@ -45,6 +45,16 @@ counts! {
     exposed_zero,
     /// Sectors that a surviving size exposed as noise before any data of theirs landed.
     exposed_garbage,
+    /// Unsynced sectors that a power cut kept and no surviving size covers.
+    data_without_size,
+    /// Unsynced writes of which a power cut kept a part.
+    torn,
+    /// Files in which a power cut kept a later write and lost an earlier one.
+    reordered,
+    /// Sectors of noise that were what a removed file had left there.
+    leftover,
+    /// Power cuts that kept a later change of a name and lost an earlier one.
+    names_reordered,
     /// Unsynced new names that survived a power cut.
     create_kept,
     /// Unsynced new names that a power cut lost.
@@ -59,6 +69,12 @@ counts! {
     unlink_lost,
     /// Calls that failed with an input/output error.
     fault_io,
+    /// Of these, calls that took effect all the same.
+    fault_io_done,
+    /// Syncs of the directory that failed.
+    fault_sync_directory,
+    /// Processes killed in the middle of a write.
+    killed_in_write,
     /// Calls that failed for want of space, by a fault or at the capacity.
     fault_no_space,
     /// Calls that a signal interrupted.
@@ -67,6 +83,8 @@ counts! {
     fault_short,
     /// Syncs that failed and marked the cached pages clean.
     fault_sync_lost,
+    /// Files whose cache showed what the disk did not hold, and then was lost.
+    unmasked,
     /// Bits flipped in durable bytes.
     bit_rot,
     /// Sectors that landed in the wrong place.

@@ -5,11 +5,13 @@
 /// A fault that cannot strike the call that it was planned for is ignored and not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// An input/output error with nothing done. A write may have done a random part, and after a
-    /// failed sync the disk may hold all, some or none of what was to be synced, which stays
-    /// unsynced unless the disk holds it all.
+    /// An input/output error. What changes a file or a name may have taken effect all the same, a
+    /// write in a random part; after a failed sync the disk may hold all, some or none of what
+    /// was to be synced, which stays unsynced unless the disk holds it all.
     Io,
-    /// No space is left, and nothing is done. Strikes what can need space.
+    /// No space is left, and nothing is done. Strikes what can need space. A sync may lose what
+    /// was to be synced, as with [`Fault::SyncLost`]: where a file system looks for room late,
+    /// it learns at the sync that there is none.
     NoSpace,
     /// A signal comes first, and nothing is done. Strikes reads and writes.
     Interrupted,
@@ -24,6 +26,8 @@ pub enum Fault {
     /// A sync of a file succeeds, but one sector was written over another one of the same file
     /// instead. The cache does not show it.
     Misdirected,
+    /// The process dies in the middle of the call: a write has done a random part.
+    Death,
 }
 
 /// The calls that are counted.
@@ -48,12 +52,27 @@ pub(super) enum Call {
 impl Fault {
     pub(super) fn can_strike(self, call: Call) -> bool {
         match self {
-            Self::Io => true,
+            Self::Io | Self::Death => true,
             Self::NoSpace => {
                 !matches!(call, Call::List | Call::Open | Call::Size | Call::Read | Call::Map)
             }
             Self::Interrupted | Self::Short => matches!(call, Call::Read | Call::Write),
             Self::SyncLost | Self::Stale | Self::Misdirected => call == Call::Sync,
         }
+    }
+}
+
+impl Call {
+    /// Whether it changes names or files, other than by writing and syncing.
+    pub(super) fn changes_files(self) -> bool {
+        matches!(
+            self,
+            Self::Create
+                | Self::Rename
+                | Self::Quarantine
+                | Self::Remove
+                | Self::Allocate
+                | Self::SetSize
+        )
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::content::Content;
 use super::counts::Counts;
 use super::crash::{Fates, SectorFate, Sectors};
+use super::freed::Freed;
+use super::rng::Rng;
 use super::trace::{Trace, hash_bytes};
 
 /// The unit in which a disk writes.
@@ -48,6 +50,11 @@ impl Inode {
     /// Whether the cache shows just what the disk holds.
     pub(super) fn is_clean(&self) -> bool {
         self.pending.is_empty() && !self.lying
+    }
+
+    /// Whether the cache may show what the disk does not hold.
+    pub(super) fn is_lying(&self) -> bool {
+        self.lying
     }
 
     pub(super) fn has_pending(&self) -> bool {
@@ -165,23 +172,43 @@ impl Inode {
 
     /// Forgets the clean pages, so that reads show what is durable or pending.
     pub(super) fn evict(&mut self) {
-        self.cached = self.durable.clone();
-        for op in &self.pending {
-            op.apply(&mut self.cached);
-        }
+        self.cached = self.truth();
         self.lying = false;
+    }
+
+    /// Forgets each clean page with even odds.
+    pub(super) fn evict_some(&mut self, rng: &mut Rng) {
+        let truth = self.truth();
+        self.cached.take_pages(&truth, |_| rng.chance(1, 2));
+    }
+
+    /// What reads would show if every clean page were read from the disk again.
+    fn truth(&self) -> Content {
+        let mut truth = self.durable.clone();
+        for op in &self.pending {
+            op.apply(&mut truth);
+        }
+        truth
     }
 
     /// Writes a part of what is pending, and leaves it pending.
     pub(super) fn sync_partly(&mut self, fates: &mut impl Fates) {
         let pending = self.pending.clone();
-        self.settle(Sectors::Powersafe, fates, &mut Counts::default());
+        let mut uncounted = Counts::default();
+        self.settle(Sectors::Powersafe, fates, &Freed::default(), &mut uncounted);
         self.pending = pending;
     }
 
     /// Cuts the power: what is pending meets its fate, and the cache is gone.
-    pub(super) fn crash(&mut self, mode: Sectors, fates: &mut impl Fates, counts: &mut Counts) {
-        self.settle(mode, fates, counts);
+    pub(super) fn crash(
+        &mut self,
+        mode: Sectors,
+        fates: &mut impl Fates,
+        freed: &Freed,
+        counts: &mut Counts,
+    ) {
+        self.settle(mode, fates, freed, counts);
+        counts.unmasked += u64::from(self.lying);
         self.cached = self.durable.clone();
         self.lying = false;
     }
@@ -199,7 +226,13 @@ impl Inode {
     /// operations are taken in runs that end where a surviving cut of the file does: within a
     /// run, data survives if it lies below the largest surviving size, whether or not the size
     /// that came with it did.
-    fn settle(&mut self, mode: Sectors, fates: &mut impl Fates, counts: &mut Counts) {
+    fn settle(
+        &mut self,
+        mode: Sectors,
+        fates: &mut impl Fates,
+        freed: &Freed,
+        counts: &mut Counts,
+    ) {
         fates.begin_file(self.pending_sectors());
         let ops = mem::take(&mut self.pending);
         let kept: Vec<bool> = ops
@@ -209,93 +242,122 @@ impl Inode {
                 Op::Size(_) => tally(fates.size(), &mut counts.size_kept, &mut counts.size_lost),
             })
             .collect();
+        let mut cut = PowerCut { mode, fates, freed, counts, lost: false, reordered: false };
         let mut rest = ops.iter().zip(kept).peekable();
         while rest.peek().is_some() {
             let mut writes = Vec::new();
             let mut size = self.durable.size();
-            let mut cut = None;
+            let mut cut_to = None;
             for (op, kept) in rest.by_ref() {
                 match op {
                     Op::Write { at, bytes } => writes.push((*at, bytes)),
                     Op::Size(to) if kept && *to < size => {
-                        cut = Some(*to);
+                        cut_to = Some(*to);
                         break;
                     }
                     Op::Size(to) if kept => size = *to,
                     Op::Size(_) => {}
                 }
             }
-            self.expose(size, fates, counts);
+            cut.expose(&mut self.durable, size);
             for (at, bytes) in writes {
-                for (at, piece) in (Pieces { at, bytes }) {
-                    self.settle_sector(at, piece, mode, fates, counts);
-                }
+                cut.settle_write(&mut self.durable, at, bytes);
             }
-            if let Some(to) = cut {
+            if let Some(to) = cut_to {
                 self.durable.set_size(to);
             }
         }
+        let reordered = cut.reordered;
+        counts.reordered += u64::from(reordered);
     }
+}
 
+/// A power cut, as it meets one file.
+struct PowerCut<'a, F> {
+    mode: Sectors,
+    fates: &'a mut F,
+    freed: &'a Freed,
+    counts: &'a mut Counts,
+    /// A sector of an earlier write was lost.
+    lost: bool,
+    /// A sector of a later one was kept.
+    reordered: bool,
+}
+
+impl<F: Fates> PowerCut<'_, F> {
     /// Grows the durable file to `size`, whose new bytes the disk may never have zeroed.
-    fn expose(&mut self, size: u64, fates: &mut impl Fates, counts: &mut Counts) {
-        let mut at = self.durable.size();
+    fn expose(&mut self, durable: &mut Content, size: u64) {
+        let mut at = durable.size();
         if size <= at {
             return;
         }
-        self.durable.set_size(size);
+        durable.set_size(size);
         while at < size {
             let end = (at / SECTOR * SECTOR + SECTOR).min(size);
             let mut noise = [0; SECTOR_BYTES];
             let noise = &mut noise[..in_sector(end - at)];
-            if tally(fates.exposes_noise(), &mut counts.exposed_garbage, &mut counts.exposed_zero) {
-                fates.noise(noise);
-                self.durable.write(noise, at);
+            let (yes, no) = (&mut self.counts.exposed_garbage, &mut self.counts.exposed_zero);
+            if tally(self.fates.exposes_noise(), yes, no) {
+                self.fill(noise, at);
+                durable.write(noise, at);
             }
             at = end;
         }
     }
 
-    fn settle_sector(
-        &mut self,
-        at: u64,
-        piece: &[u8],
-        mode: Sectors,
-        fates: &mut impl Fates,
-        counts: &mut Counts,
-    ) {
+    fn fill(&mut self, noise: &mut [u8], at: u64) {
+        self.fates.noise(noise);
+        self.counts.leftover += u64::from(self.freed.haunt(noise, at));
+    }
+
+    fn settle_write(&mut self, durable: &mut Content, at: u64, bytes: &[u8]) {
+        let (mut kept, mut lost) = (false, false);
+        for (at, piece) in (Pieces { at, bytes }) {
+            let fate = self.settle_sector(durable, at, piece);
+            kept |= fate == SectorFate::New;
+            lost |= fate != SectorFate::New;
+        }
+        self.reordered |= self.lost && kept;
+        self.lost |= lost;
+        self.counts.torn += u64::from(kept && lost);
+    }
+
+    fn settle_sector(&mut self, durable: &mut Content, at: u64, piece: &[u8]) -> SectorFate {
         let sector = at / SECTOR * SECTOR;
-        let (harm_at, harm_length) = match mode {
+        let (harm_at, harm_length) = match self.mode {
             Sectors::Powersafe => (at, piece.len()),
             Sectors::Whole => (sector, SECTOR_BYTES),
         };
         let mut harm = [0; SECTOR_BYTES];
-        match fates.sector() {
-            SectorFate::Old => counts.sector_old += 1,
+        let fate = self.fates.sector();
+        match fate {
+            SectorFate::Old => self.counts.sector_old += 1,
             SectorFate::New => {
-                counts.sector_new += 1;
-                self.durable.write(piece, at);
+                self.counts.sector_new += 1;
+                self.counts.data_without_size += u64::from(at >= durable.size());
+                durable.write(piece, at);
             }
             SectorFate::Half => {
-                counts.sector_half += 1;
-                let new = match mode {
+                self.counts.sector_half += 1;
+                let new = match self.mode {
                     Sectors::Powersafe => piece.len() / 2,
                     Sectors::Whole => {
                         in_sector((sector + SECTOR / 2).saturating_sub(at)).min(piece.len())
                     }
                 };
-                self.durable.write(&piece[..new], at);
+                durable.write(&piece[..new], at);
             }
             SectorFate::Zero => {
-                counts.sector_zero += 1;
-                self.durable.write(&harm[..harm_length], harm_at);
+                self.counts.sector_zero += 1;
+                durable.write(&harm[..harm_length], harm_at);
             }
             SectorFate::Garbage => {
-                counts.sector_garbage += 1;
-                fates.noise(&mut harm[..harm_length]);
-                self.durable.write(&harm[..harm_length], harm_at);
+                self.counts.sector_garbage += 1;
+                self.fill(&mut harm[..harm_length], harm_at);
+                durable.write(&harm[..harm_length], harm_at);
             }
         }
+        fate
     }
 }
 

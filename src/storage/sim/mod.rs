@@ -17,6 +17,7 @@ mod counts;
 mod crash;
 mod damage;
 mod fault;
+mod freed;
 mod handles;
 mod inode;
 mod names;
@@ -119,6 +120,11 @@ impl SimDisk {
     /// what the disk does not hold, reads show the disk from now on. Unsynced writes stay.
     pub fn evict(&self) {
         self.state().evict();
+    }
+
+    /// The same for single pages, each with even odds.
+    pub fn evict_some(&self) {
+        self.state().evict_some();
     }
 
     /// What has happened on this disk since it was made or forked.

@@ -113,8 +113,11 @@ impl Names {
     /// Cuts the power: each pending change survives or does not, and the cache is gone.
     pub(super) fn crash(&mut self, fates: &mut impl Fates, counts: &mut Counts) {
         let kept = fates.names(self.pending.len());
+        let (mut lost, mut reordered) = (false, false);
         for (op, kept) in self.pending.drain(..).zip(kept) {
             let kept = kept && op.apply(&mut self.durable);
+            reordered |= lost && kept;
+            lost |= !kept;
             match op {
                 NameOp::Create { .. } => {
                     tally(kept, &mut counts.create_kept, &mut counts.create_lost)
@@ -127,6 +130,7 @@ impl Names {
                 }
             };
         }
+        counts.names_reordered += u64::from(reordered);
         self.cached.clone_from(&self.durable);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::counts::Counts;
 use super::crash::{Crash, Fates, RandomFates, Sectors};
 use super::fault::{Call, Fault};
+use super::freed::Freed;
 use super::inode::{Inode, SECTOR};
 use super::names::{InodeId, Names};
 use super::rng::Rng;
@@ -35,6 +36,7 @@ pub(super) struct State {
     /// How many handles the running process has of each file.
     handles: BTreeMap<InodeId, usize>,
     next_inode: InodeId,
+    freed: Freed,
 }
 
 impl State {
@@ -55,6 +57,7 @@ impl State {
             inodes: BTreeMap::new(),
             handles: BTreeMap::new(),
             next_inode: 0,
+            freed: Freed::default(),
         }
     }
 
@@ -80,9 +83,22 @@ impl State {
         let result = match fault {
             Some(Fault::Io) if !partial => {
                 self.counts.fault_io += 1;
+                // The caller cannot know whether it took effect.
+                if call.changes_files() && self.rng.chance(1, 2) && act(self, None).is_ok() {
+                    self.counts.fault_io_done += 1;
+                }
                 Err(input_output_error())
             }
-            Some(Fault::NoSpace) => Err(self.no_space()),
+            Some(Fault::Death) => {
+                if call == Call::Write {
+                    self.counts.killed_in_write += 1;
+                    // Nobody is left to hear how much of it was done.
+                    drop(act(self, fault));
+                }
+                self.end_life();
+                Err(dead())
+            }
+            Some(Fault::NoSpace) if call != Call::Sync => Err(self.no_space()),
             Some(Fault::Interrupted) => {
                 self.counts.fault_interrupted += 1;
                 Err(io::ErrorKind::Interrupted.into())
@@ -94,7 +110,7 @@ impl State {
     }
 
     pub(super) fn check_alive(&self, life: u64) -> io::Result<()> {
-        if life == self.life { Ok(()) } else { Err(io::Error::other("process is dead")) }
+        if life == self.life { Ok(()) } else { Err(dead()) }
     }
 
     pub(super) fn crash(&mut self, kind: Crash) {
@@ -174,8 +190,10 @@ impl State {
             *count -= 1;
             if *count == 0 {
                 self.handles.remove(&id);
-                if !self.is_needed(id) {
-                    self.inodes.remove(&id);
+                if !self.is_needed(id)
+                    && let Some(inode) = self.inodes.remove(&id)
+                {
+                    self.freed.bury(inode.durable());
                 }
             }
         }
@@ -195,6 +213,7 @@ impl State {
                 self.counts.fault_io += 1;
                 length = self.rng.index(length + 1);
             }
+            Some(Fault::Death) => length = self.rng.index(length + 1),
             Some(Fault::Short) if length > 1 => {
                 self.counts.fault_short += 1;
                 length = 1 + self.rng.index(length - 1);
@@ -227,7 +246,8 @@ impl State {
     }
 
     pub(super) fn sync(&mut self, id: InodeId, fault: Option<Fault>) -> io::Result<()> {
-        if !self.inode(id).has_pending() && !matches!(fault, Some(Fault::Io | Fault::SyncLost)) {
+        let fails = matches!(fault, Some(Fault::Io | Fault::SyncLost | Fault::NoSpace));
+        if !self.inode(id).has_pending() && !fails {
             return Ok(());
         }
         let file = self.inodes.get_mut(&id).expect("a file with a handle exists");
@@ -246,6 +266,13 @@ impl State {
                 self.counts.fault_sync_lost += 1;
                 file.lose_writes();
                 Err(input_output_error())
+            }
+            Some(Fault::NoSpace) => {
+                // Room that was only promised to the cached pages turns out not to be there.
+                if self.rng.chance(1, 2) {
+                    file.lose_writes();
+                }
+                Err(self.no_space())
             }
             Some(fault @ (Fault::Stale | Fault::Misdirected)) if file.pending_sectors() > 0 => {
                 let lost = self.rng.index(file.pending_sectors());
@@ -274,6 +301,7 @@ impl State {
     pub(super) fn sync_directory(&mut self, fault: Option<Fault>) -> io::Result<()> {
         if fault == Some(Fault::Io) {
             self.counts.fault_io += 1;
+            self.counts.fault_sync_directory += 1;
             let kept = self.rng.index(self.names.pending() + 1);
             self.names.sync_prefix(kept);
             return Err(input_output_error());
@@ -299,8 +327,16 @@ impl State {
     }
 
     pub(super) fn evict(&mut self) {
-        for inode in self.inodes.values_mut().filter(|inode| !inode.is_clean()) {
+        for inode in self.inodes.values_mut().filter(|inode| inode.is_lying()) {
+            self.counts.unmasked += 1;
             Arc::make_mut(inode).evict();
+        }
+    }
+
+    pub(super) fn evict_some(&mut self) {
+        for inode in self.inodes.values_mut().filter(|inode| inode.is_lying()) {
+            self.counts.unmasked += 1;
+            Arc::make_mut(inode).evict_some(&mut self.rng);
         }
     }
 
@@ -316,7 +352,13 @@ impl State {
     /// Drops the files that nothing leads to any more.
     pub(super) fn collect(&mut self) {
         let mut inodes = std::mem::take(&mut self.inodes);
-        inodes.retain(|id, _| self.is_needed(*id));
+        inodes.retain(|id, inode| {
+            let is_needed = self.is_needed(*id);
+            if !is_needed {
+                self.freed.bury(inode.durable());
+            }
+            is_needed
+        });
         self.inodes = inodes;
     }
 
@@ -335,7 +377,8 @@ impl State {
         self.counts.power += 1;
         self.names.crash(fates, &mut self.counts);
         for inode in self.inodes.values_mut().filter(|inode| !inode.is_clean()) {
-            Arc::make_mut(inode).crash(self.sectors, fates, &mut self.counts);
+            let inode = Arc::make_mut(inode);
+            inode.crash(self.sectors, fates, &self.freed, &mut self.counts);
         }
     }
 
@@ -354,6 +397,10 @@ impl State {
         self.counts.fault_no_space += 1;
         io::ErrorKind::StorageFull.into()
     }
+}
+
+fn dead() -> io::Error {
+    io::Error::other("process is dead")
 }
 
 fn input_output_error() -> io::Error {

@@ -24,7 +24,7 @@ fn a_fault_strikes_just_the_call_that_it_is_planned_for() {
 }
 
 #[test]
-fn an_error_reaches_every_kind_of_call_and_names_stay() {
+fn an_error_reaches_every_kind_of_call() {
     let disk = disk_with(b"1");
     let file = open(&disk);
     let storage = disk.storage();
@@ -45,14 +45,84 @@ fn an_error_reaches_every_kind_of_call_and_names_stay() {
         Box::new(|| file.map().map(drop)),
     ];
     for (number, call) in calls.iter().enumerate() {
+        // What it did all the same is undone, so that the next call finds what it needs.
+        disk.put("a", b"1");
         disk.fail_at(disk.calls(), Fault::Io);
         let error = call().expect_err("the planned fault strikes");
         assert_eq!(error.raw_os_error(), Some(5), "call {number}");
     }
     assert_eq!(disk.counts().fault_io, 14);
     assert_eq!(disk.calls(), 15);
-    assert_eq!(disk.names(), ["a"]);
-    assert_eq!(disk.file("a").unwrap().len(), 1);
+    assert!((1..=6).contains(&disk.counts().fault_io_done));
+}
+
+type Change = fn(&dyn Storage) -> io::Result<()>;
+/// The names, and the size of `a`.
+type Left = (&'static str, Option<usize>);
+
+/// What a call leaves behind that answers an error: the names, and the size of `a`.
+fn left_behind(call: impl Fn(&dyn Storage) -> io::Result<()>) -> HashSet<(String, Option<usize>)> {
+    let mut found = HashSet::new();
+    for seed in 0..50 {
+        let disk = disk_with(b"12");
+        disk.reseed(seed);
+        // The call itself may have to open the file first.
+        let storage = disk.storage();
+        let _file = storage.open("a").unwrap();
+        disk.fail_at(disk.calls() + u64::from(seed % 2 == 1), Fault::Io);
+        let failed = call(&*storage).is_err();
+        if failed {
+            let size = disk.file("a").map(|bytes| bytes.len());
+            let kept = disk.quarantined().concat();
+            found.insert((disk.names().concat() + &kept, size));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_failed_call_may_have_taken_effect() {
+    let cases: [(Change, [Left; 2]); 4] = [
+        (|storage| storage.create("b").map(drop), [("a", Some(2)), ("ab", Some(2))]),
+        (|storage| storage.rename("a", "b"), [("a", Some(2)), ("b", None)]),
+        (|storage| storage.remove("a"), [("a", Some(2)), ("", None)]),
+        (|storage| storage.open("a")?.set_size(1), [("a", Some(2)), ("a", Some(1))]),
+    ];
+    for (call, expected) in cases {
+        let expected = expected.map(|(names, size)| (names.to_owned(), size));
+        assert_eq!(left_behind(call), HashSet::from(expected));
+    }
+}
+
+#[test]
+fn a_process_may_die_with_a_part_of_a_write_done() {
+    let mut done = HashSet::new();
+    for seed in 0..200 {
+        let (disk, file) = failing(4, Fault::Death);
+        disk.reseed(seed);
+        assert_eq!(kind_of(file.write_at(b"abcd", 0)), ErrorKind::Other);
+        assert_eq!(kind_of(file.read_at(&mut [0], 0)), ErrorKind::Other);
+        assert_eq!(disk.counts().killed_in_write, 1);
+        done.insert(disk.file("a").unwrap());
+    }
+    let expected = [b"\0\0\0\0", b"a\0\0\0", b"ab\0\0", b"abc\0", b"abcd"];
+    assert_eq!(done, expected.map(|bytes| bytes.to_vec()).into());
+}
+
+#[test]
+fn a_sync_without_space_may_lose_what_was_to_be_synced() {
+    let mut found = HashSet::new();
+    for seed in 0..50 {
+        let disk = disk_with(&[0; 8]);
+        let file = open(&disk);
+        file.write_at(&[1; 8], 0).unwrap();
+        disk.reseed(seed);
+        disk.fail_at(disk.calls(), Fault::NoSpace);
+        assert_eq!(kind_of(file.sync()), ErrorKind::StorageFull);
+        file.sync().unwrap();
+        found.insert(disk.durable_file("a").unwrap());
+    }
+    assert_eq!(found, HashSet::from([vec![0; 8], vec![1; 8]]));
 }
 
 #[test]
@@ -145,9 +215,30 @@ fn a_lost_sync_reads_well_until_the_cache_goes() {
     assert_eq!(disk.file("a").unwrap(), [1; 8]);
     disk.kill();
     assert_eq!(disk.file("a").unwrap(), [1; 8]);
+    assert_eq!(disk.counts().unmasked, 0);
     disk.evict();
     assert_eq!(disk.file("a").unwrap(), [0; 8]);
+    assert_eq!(disk.counts().unmasked, 1);
     drop(file);
+}
+
+#[test]
+fn single_pages_of_a_lost_sync_may_go_before_others() {
+    let mut found = HashSet::new();
+    for seed in 0..50 {
+        let disk = disk_with(&[0; 8192]);
+        let file = open(&disk);
+        file.write_at(&[1; 8192], 0).unwrap();
+        disk.fail_at(disk.calls(), Fault::SyncLost);
+        assert!(file.sync().is_err());
+        disk.reseed(seed);
+        disk.evict_some();
+        let bytes = disk.file("a").unwrap();
+        found.insert((bytes[0], bytes[8191]));
+        disk.evict();
+        assert_eq!(disk.file("a").unwrap(), [0; 8192]);
+    }
+    assert_eq!(found, HashSet::from([(0, 0), (0, 1), (1, 0), (1, 1)]));
 }
 
 #[test]
