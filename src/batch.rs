@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::entry::Progress;
 use crate::group::delivery::Delivery;
 use crate::group::shared::{GroupShared, Runtime, progress_bytes, refusal};
+use crate::mutant::{self, Mutant};
 use crate::offset::{GroupId, Offset, TopicId};
 use crate::record::{Acknowledged, Receipt, Record};
 use crate::shared::Handle;
@@ -110,7 +111,7 @@ impl Batch {
         let commits = &handle.shared.commits;
         // All groups are locked, in one order, so that none of the leases can end in between.
         let groups = self.groups();
-        let mut runtimes: BTreeMap<GroupId, _> =
+        let runtimes: BTreeMap<GroupId, _> =
             groups.iter().map(|(id, group)| (*id, group.runtime.lock())).collect();
         let progresses = match self.check_acks(&runtimes) {
             Ok(progresses) => progresses,
@@ -135,6 +136,9 @@ impl Batch {
             });
             let receipts: Vec<_> = receipts.collect();
             for (group, progress) in progresses {
+                if mutant::on(Mutant::BatchAcksApart) {
+                    continue;
+                }
                 enlisting.progress(group, progress);
             }
             Ok(receipts)
@@ -146,14 +150,29 @@ impl Batch {
                 return Err(error);
             }
         };
+        self.settle(&groups, runtimes);
+        let waited = commits.config.sync_timeout;
+        let offset = receipts.first().map(|receipt| receipt.offset);
+        let timed_out = Error::SyncTimeout { offset, waited };
+        let result = crate::pending::Committer::wait(&**commits, &ticket, Some(waited));
+        result.unwrap_or(Err(timed_out)).map(|()| receipts)
+    }
+
+    /// Ends the leases of what is acknowledged, and lets go of the groups.
+    fn settle(
+        &mut self,
+        groups: &BTreeMap<GroupId, Arc<GroupShared>>,
+        mut runtimes: BTreeMap<GroupId, MutexGuard<'_, Runtime>>,
+    ) {
         let before: BTreeMap<GroupId, HeldBack> =
             runtimes.iter().map(|(id, runtime)| (*id, runtime.leases.held_back())).collect();
         for delivery in self.acks.drain(..) {
             let (id, offset) = (delivery.group_shared().id, delivery.offset().0);
             let runtime = runtimes.get_mut(&id).expect("every group of the batch is locked");
             let acked = runtime.leases.ack(offset, delivery.token());
-            acked.expect("the lease was checked under the same lock");
+            // It must not end its lease when it is dropped: its group is locked here.
             delivery.forget_lease();
+            acked.expect("the lease was checked under the same lock");
         }
         let mut eased = Vec::new();
         for (id, runtime) in &mut runtimes {
@@ -165,11 +184,6 @@ impl Batch {
         for topic in eased {
             topic.wake();
         }
-        let waited = commits.config.sync_timeout;
-        let offset = receipts.first().map(|receipt| receipt.offset);
-        let timed_out = Error::SyncTimeout { offset, waited };
-        let result = crate::pending::Committer::wait(&**commits, &ticket, Some(waited));
-        result.unwrap_or(Err(timed_out)).map(|()| receipts)
     }
 
     /// The progress that the acknowledgements make, if all of them may be made.

@@ -16,6 +16,11 @@ mod error;
 mod format;
 mod group;
 mod log;
+#[cfg_attr(
+    not(feature = "mutants"),
+    expect(unreachable_pub, reason = "public with the feature `mutants`")
+)]
+mod mutant;
 mod offset;
 mod options;
 mod pending;
@@ -57,4 +62,10 @@ pub mod simulation {
     pub use crate::log::salvage::salvage_on;
     pub use crate::storage::sim::*;
     pub use crate::storage::{FileName, LockError, LockGuard, Mapping, Storage, StorageFile};
+
+    /// Deliberate bugs, to be switched on one at a time. Only with the feature `mutants`.
+    #[cfg(feature = "mutants")]
+    pub mod mutants {
+        pub use crate::mutant::{Mutant, activate, deactivate};
+    }
 }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
 use crate::sync::{Condvar, Mutex};
 
@@ -116,7 +117,9 @@ impl Ticket {
         }
         state.lead_offered = true;
         drop(state);
-        self.condvar.notify_one();
+        if !mutant::on(Mutant::LeadNotHandedOn) {
+            self.condvar.notify_one();
+        }
         true
     }
 
@@ -131,7 +134,7 @@ impl Ticket {
         let wakers = std::mem::take(&mut state.wakers);
         let callbacks = std::mem::take(&mut state.callbacks);
         drop(state);
-        if self.waiting.load(Ordering::Acquire) > 0 {
+        if self.waiting.load(Ordering::Acquire) > 0 && !mutant::on(Mutant::WaiterNotWoken) {
             self.condvar.notify_all();
         }
         for waker in wakers {
@@ -284,6 +287,9 @@ impl<T: Clone> Pending<T> {
         match self.0 {
             Inner::Ready(result) => {
                 callback(result.expect("a handle is not used again after it was ready"));
+            }
+            Inner::Queued { value, .. } if mutant::on(Mutant::CallbackBeforeDurable) => {
+                callback(Ok(value));
             }
             Inner::Queued { value, ticket, log, .. } => {
                 let callback: Callback = Box::new(move |result| callback(result.map(|()| value)));

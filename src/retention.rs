@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::commit::Commits;
 use crate::error::{Error, Result};
 use crate::format::name;
+use crate::mutant::{self, Mutant};
 use crate::offset::{Position, TopicId};
 use crate::segment::{Starts, View};
 use crate::shared::{Shared, sync};
@@ -99,9 +100,11 @@ fn is_over(retention: &Retention, oldest: &Oldest, floors: &Floors, now_ms: u64)
         let end = oldest.until.next(topic);
         let groups = floors.get(&topic).map_or(&[][..], Vec::as_slice);
         let consumed = retention.delete_consumed || oldest.at_limit;
-        !groups.is_empty()
+        (!groups.is_empty() || mutant::on(Mutant::UnreadTopicDeleted))
             && groups.iter().all(|(floor, may_lag)| {
-                (consumed && *floor >= end) || (oldest.at_limit && *may_lag)
+                let floor = *floor + u64::from(mutant::on(Mutant::NeededSegmentDeleted));
+                let may_lag = *may_lag || mutant::on(Mutant::MayLagIgnored);
+                (consumed && floor >= end) || (oldest.at_limit && may_lag)
             })
     })
 }
@@ -127,7 +130,9 @@ pub(crate) fn run(shared: &Shared) -> Result<usize> {
             return Ok(deleted);
         }
         // The progress by which the segment may go must be on disk before the segment goes.
-        sync(commits)?;
+        if !mutant::on(Mutant::DeletedBeforeSync) {
+            sync(commits)?;
+        }
         delete_oldest(commits, &view, &oldest.until)?;
         deleted += 1;
     }
@@ -168,7 +173,9 @@ fn delete_oldest(commits: &Commits, view: &View, until: &Starts) -> Result<()> {
         core.topics.iter().map(|slot| std::sync::Arc::clone(&slot.runtime)).collect()
     };
     for topic in &topics {
-        topic.start.fetch_max(until.next(topic.id), Ordering::AcqRel);
+        if !mutant::on(Mutant::StartNotRaised) {
+            topic.start.fetch_max(until.next(topic.id), Ordering::AcqRel);
+        }
     }
     commits.segments.forget_oldest();
     *commits.undeleted.lock() = Some((base, bytes));
@@ -197,7 +204,8 @@ fn remove_files(commits: &Commits, base: Position, bytes: u64) -> Result<()> {
     }
     // One name at a time: if a crash kept the removal of a later segment but not this one, the
     // log would have a hole.
-    let synced = storage.sync_directory();
+    let lazy = mutant::on(Mutant::RemovalNotSynced);
+    let synced = if lazy { Ok(()) } else { storage.sync_directory() };
     synced.map_err(|e| commits.fail(&Error::io("sync", storage.describe(), e)))?;
     let mut core = commits.core.lock();
     core.log_bytes = core.log_bytes.saturating_sub(bytes);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::commit::{Class, Commits};
 use crate::error::{Error, Result};
 use crate::group::shared::GroupShared;
+use crate::mutant::{self, Mutant};
 use crate::offset::GroupId;
 use crate::retention::Retention;
 use crate::storage::LockGuard;
@@ -71,7 +72,10 @@ impl Shared {
     fn close_log(&self) -> Result<()> {
         let commits = &self.commits;
         commits.latch.check()?;
-        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        let mut groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        if mutant::on(Mutant::ClosingForgetsAcks) {
+            groups.clear();
+        }
         let mut logged = Ok(());
         for group in groups {
             logged = logged.and(group.close());
@@ -177,6 +181,8 @@ pub(crate) fn create_topic(
         },
     )?;
     // Under the policies that sync later, a power cut could take the topic back.
-    sync(commits)?;
+    if !mutant::on(Mutant::TopicNotSynced) {
+        sync(commits)?;
+    }
     Ok(id)
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 pub(crate) use std::sync::MutexGuard;
 
+use crate::mutant::{self, Mutant};
+
 /// A mutex whose poisoning is an assertion.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
@@ -117,7 +119,7 @@ impl Signal {
     pub(crate) fn wait(&self, observed: u64, timeout: Option<Duration>) {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let guard = self.mutex.lock();
-        if self.changes.load(Ordering::SeqCst) == observed {
+        if self.changes.load(Ordering::SeqCst) == observed || mutant::on(Mutant::ChangeMissed) {
             drop(self.condvar.wait(guard, timeout));
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);

@@ -9,6 +9,7 @@ use crate::commit::Class;
 use crate::commit::queue::TopicRuntime;
 use crate::error::{Error, Result};
 use crate::group::{Group, GroupOptions, shared::open_group};
+use crate::mutant::{self, Mutant};
 use crate::offset::{Offset, Position};
 use crate::pending::{Committer, Pending};
 use crate::record::{Acknowledged, BatchReceipt, Message, Receipt, Record};
@@ -116,7 +117,10 @@ impl Topic {
         let now_ms = shared.commits.clock.wall_ms();
         let offset_of = |receipt: &Receipt| Some(receipt.offset);
         shared.commits.commit(Class::Append, bytes, offset_of, |enlisting| {
-            let next = enlisting.core.state.topic(id).map_or(0, |topic| topic.next);
+            let mut next = enlisting.core.state.topic(id).map_or(0, |topic| topic.next);
+            if mutant::on(Mutant::ConditionOnVisible) {
+                next = self.offsets().end.0;
+            }
             check(next)?;
             let position = enlisting.position();
             let offset = enlisting.message(id, record.timestamp_ms(now_ms), &record.content());
@@ -173,7 +177,15 @@ impl Topic {
         records: impl IntoIterator<Item = R>,
     ) -> Result<BatchReceipt> {
         let (shared, id) = (self.shared(), self.runtime.id);
-        let records: Vec<Record> = records.into_iter().map(Into::into).collect();
+        let mut records: Vec<Record> = records.into_iter().map(Into::into).collect();
+        if mutant::on(Mutant::BatchSplit)
+            && records.len() > 1
+            && let Some(last) = records.pop()
+        {
+            let BatchReceipt { mut offsets, position } = self.append_batch(records)?;
+            offsets.end = self.append(last)?.offset.next();
+            return Ok(BatchReceipt { offsets, position });
+        }
         let mut bytes = 0;
         for record in &records {
             bytes += self.check(record)?;
@@ -275,6 +287,10 @@ impl Topic {
         let offsets = self.offsets();
         match start {
             Start::Earliest => Ok(offsets.start),
+            Start::Latest if mutant::on(Mutant::LatestAboveVisible) => {
+                let core = self.shared().commits.core.lock();
+                Ok(Offset(core.state.topics()[self.runtime.id.0 as usize].next))
+            }
             Start::Latest => Ok(offsets.end),
             Start::Offset(offset) if offset < offsets.start || offset > offsets.end => {
                 let Offsets { start, end } = offsets;

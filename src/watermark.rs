@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
+use crate::mutant::{self, Mutant};
 use crate::offset::Position;
 
 /// The positions below which the log is written, durable and visible.
@@ -33,7 +34,8 @@ impl Watermarks {
     }
 
     pub(crate) fn visible(&self) -> Position {
-        if self.reads_unsynced { self.written() } else { self.durable() }
+        let reads_unsynced = self.reads_unsynced || mutant::on(Mutant::ReadsUnsynced);
+        if reads_unsynced { self.written() } else { self.durable() }
     }
 
     pub(crate) fn raise_written(&self, to: Position) {
@@ -53,6 +55,9 @@ pub(crate) struct PoisonLatch(OnceLock<Error>);
 impl PoisonLatch {
     /// Latches `error` and returns what every later call answers: the first failure.
     pub(crate) fn set(&self, error: &Error) -> Error {
+        if mutant::on(Mutant::PoisonNotLatched) {
+            return error.poisoned();
+        }
         self.0.get_or_init(|| error.poisoned()).clone()
     }
 

@@ -10,7 +10,7 @@ const LINES_MAX: usize = 500;
 /// The layers from the lowest: a module imports only from the layers below it, from its own
 /// folder, and in the layers marked so, from its neighbours.
 const LAYERS: &[(&[&str], bool)] = &[
-    (&["error", "offset"], true),
+    (&["error", "offset", "mutant"], true),
     (&["clock", "sync", "storage", "format"], true),
     (&["state"], false),
     (&["segment"], false),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
 use crate::pending::{Parked, Ticket};
 use crate::sync::MutexGuard;
@@ -33,7 +34,7 @@ impl Commits {
         let enlisted = core.enlist(bytes, add);
         let nobody_leads = !core.leading;
         drop(core);
-        if nobody_leads {
+        if nobody_leads && !mutant::on(Mutant::WorkNotAnnounced) {
             self.work.notify();
         }
         enlisted
@@ -50,6 +51,11 @@ impl Commits {
     ) -> Result<R> {
         let mut core = self.admit(class, bytes)?;
         let (value, ticket) = core.enlist(bytes, add)?;
+        if mutant::on(Mutant::FullAfterEnqueue) && class == Class::Append {
+            drop(core);
+            self.ensure_room_for_append()?;
+            core = self.core.lock();
+        }
         let role = Self::choose_role(&mut core, &ticket);
         drop(core);
         let timeout = self.config.sync_timeout;

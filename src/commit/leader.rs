@@ -1,10 +1,13 @@
 //! The leader: writes and syncs what is queued, then hands leadership on.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::Error;
 use crate::format::frame::{HEADER_BYTES, Header, Kind};
+use crate::format::name;
+use crate::mutant::{self, Mutant};
 use crate::offset::Position;
 use crate::pending::Ticket;
 use crate::segment::Active;
@@ -78,7 +81,7 @@ impl Commits {
         if offered {
             return;
         }
-        core.leading = false;
+        core.leading = mutant::on(Mutant::LeadNotReturned);
         let left = !core.queue.is_empty();
         drop(core);
         // Whoever closes the log waits until nobody leads.
@@ -122,7 +125,12 @@ impl Commits {
 
     fn write(&self, writer: &mut Writer, gather: &mut Gather) -> Result<(), Error> {
         let active = self.segments.active();
-        let durable = self.marks.durable();
+        let mut durable = self.marks.durable();
+        if mutant::on(Mutant::WatermarkTooHigh) {
+            durable = gather.end();
+        } else if mutant::on(Mutant::WatermarkMissing) {
+            durable = Position(0);
+        }
         let tail = finish_frames(gather, writer.tail, durable);
         let at = active.segment.file_at(gather.start);
         debug_assert!(gather.end() <= active.segment.room_end(), "admission left room");
@@ -130,7 +138,7 @@ impl Commits {
             .map_err(|e| Error::io("write", &active.segment.name, e))?;
         let end = gather.end();
         if self.config.policy.syncs_commits() {
-            active.segment.file.sync().map_err(|e| Error::io("sync", &active.segment.name, e))?;
+            self.sync_commit(&active).map_err(|e| Error::io("sync", &active.segment.name, e))?;
             Counters::add(&self.counters.syncs, 1);
         }
         writer.tail = tail;
@@ -139,7 +147,7 @@ impl Commits {
         let mut has_work = std::mem::replace(&mut writer.marked, false);
         writer.last_write = self.clock.monotonic();
         self.marks.raise_written(end);
-        if self.config.policy.syncs_commits() {
+        if self.config.policy.syncs_commits() || mutant::on(Mutant::IntervalCountsAsDurable) {
             self.marks.raise_durable(end);
         } else {
             let (before, bytes) = (writer.unsynced_bytes, gather.bytes.len() as u64);
@@ -163,6 +171,21 @@ impl Commits {
             self.files.notify();
         }
         Ok(())
+    }
+
+    fn sync_commit(&self, active: &Active) -> io::Result<()> {
+        if mutant::on(Mutant::AckBeforeSync) {
+            return Ok(());
+        }
+        if mutant::on(Mutant::SyncWrongFile) {
+            let oldest = self.segments.view().bases[0];
+            return self.storage.open(&name::segment(oldest))?.sync();
+        }
+        let synced = active.segment.file.sync();
+        if mutant::on(Mutant::RetryFailedSync) && synced.is_err() {
+            return active.segment.file.sync();
+        }
+        synced
     }
 
     /// Shows readers what was written; returns the topics whose readers are to be woken.
@@ -193,7 +216,9 @@ impl Commits {
         };
         let syncing = self.syncing.lock();
         self.latch.check()?;
-        if let Err(error) = active.segment.file.sync() {
+        if let Err(error) = active.segment.file.sync()
+            && !mutant::on(Mutant::BackgroundSyncIgnored)
+        {
             let error = self.latch.set(&Error::io("sync", &active.segment.name, error));
             drop(syncing);
             return Err(self.fail(&error));

@@ -23,6 +23,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::frame::Kind;
+use crate::mutant::{self, Mutant};
 use crate::offset::Position;
 use crate::pending::{Callback, Committer, Ticket};
 use crate::segment::sealed::Sealed;
@@ -276,7 +277,9 @@ impl Commits {
             core.queue.drain(..).collect()
         };
         for gather in gathers {
-            self.resolve(&gather.ticket, &result);
+            if !mutant::on(Mutant::FailureLeavesWaiters) {
+                self.resolve(&gather.ticket, &result);
+            }
         }
         let topics: Vec<_> = {
             let core = self.core.lock();
@@ -331,6 +334,9 @@ impl Commits {
             let observed = self.room.observe();
             self.flush_queue()?;
             self.sync_written()?;
+            if mutant::on(Mutant::ClosingNotMarked) {
+                return Ok(());
+            }
             if self.mark_end(Kind::Closed)? != Marked::Busy {
                 return Ok(());
             }
@@ -358,7 +364,7 @@ impl Commits {
         let end = core.end;
         drop(core);
         let mut writer = self.writer.lock();
-        let due = self.marks.durable() == end;
+        let due = self.marks.durable() == end || mutant::on(Mutant::MarkerBeforeDurable);
         let mut marked = Ok(());
         let active = self.segments.active();
         if due && self.config.media.may_mark(&active.segment, end) {
@@ -408,17 +414,23 @@ impl Committer for Commits {
 
     fn run_later(&self, callback: Callback, result: Result<()>) {
         self.callbacks.lock().0.push((callback, result));
-        self.work.notify();
+        if !mutant::on(Mutant::CallbackNotAnnounced) {
+            self.work.notify();
+        }
     }
 }
 
 impl TopicRuntime {
     /// Wakes the threads and tasks that wait for messages.
     pub(crate) fn wake(&self) {
-        self.signal.notify();
+        if !mutant::on(Mutant::PollerNotWoken) {
+            self.signal.notify();
+        }
         let wakers = self.wakers.lock().take_all();
         for waker in wakers {
-            waker.wake();
+            if !mutant::on(Mutant::TaskNotWoken) {
+                waker.wake();
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::format::entry::{self, Content, Progress};
 use crate::format::frame::{BODY_TARGET_BYTES, HEADER_BYTES};
 use crate::format::{ALIGNMENT, SECTOR_BYTES, align};
+use crate::mutant::{self, Mutant};
 use crate::offset::{GroupId, Position, TopicId};
 use crate::pending::Ticket;
 use crate::segment::Segment;
@@ -97,6 +98,7 @@ impl Media {
     pub(crate) fn unit(self) -> usize {
         match self {
             Self::PowersafeOverwrite => ALIGNMENT,
+            Self::WholeSectors if mutant::on(Mutant::PaddingForgotten) => ALIGNMENT,
             Self::WholeSectors => SECTOR_BYTES,
         }
     }
@@ -360,6 +362,7 @@ impl Enlisting<'_> {
     }
 
     pub(crate) fn progress(&mut self, group: GroupId, progress: Progress) {
+        let group = if mutant::on(Mutant::GroupMixedUp) { GroupId(0) } else { group };
         entry::encode_progress(&mut self.gather.bytes, group, &progress);
         self.apply(&entry::Entry::Progress { group, progress });
     }
@@ -382,6 +385,8 @@ impl Enlisting<'_> {
 impl TopicSlot {
     /// A new segment has its own index.
     pub(crate) fn forget_points(&mut self) {
-        self.last_point = None;
+        if !mutant::on(Mutant::IndexPointsKept) {
+            self.last_point = None;
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, Result};
 use crate::format::frame::{HEADER_BYTES, Kind};
 use crate::format::{header, name};
+use crate::mutant::{self, Mutant};
 use crate::segment::index::SegmentIndex;
 use crate::segment::writer::{self, Spare, Start, marker};
 use crate::segment::{Active, Starts};
@@ -90,7 +91,7 @@ impl Commits {
         let base = self.core.lock().end;
         // All of the old segment must be on disk before the new one is: recovery reads only the
         // newest.
-        if self.marks.durable() < base {
+        if self.marks.durable() < base && !mutant::on(Mutant::OldSegmentNotSynced) {
             let _syncing = self.syncing.lock();
             self.latch.check()?;
             let synced = old.segment.file.sync();
@@ -120,6 +121,11 @@ impl Commits {
         // The caller made sure of one, but a log that fails to close removes it.
         let Some(spare) = spare else { return Err(self.latch.get().unwrap_or(Error::Closed)) };
         let (file_name, needed) = (spare.file_name.clone(), spare.bytes);
+        let marks = !replaces && self.config.media.may_mark(&old.segment, base);
+        let sealed = marker(Kind::Sealed, base, &writer.tail, base);
+        if marks && mutant::on(Mutant::SealedTooEarly) {
+            writer::mark(&old.segment, &sealed).map_err(|error| self.fail(&error))?;
+        }
         let segment = match writer::activate(&*self.storage, spare, &start, checkpoint, &[]) {
             Ok(segment) => segment,
             Err(error) => return Err(self.after_failed_switch(&file_name, needed, &error)),
@@ -127,8 +133,7 @@ impl Commits {
         drop(preparing);
         // From here on the new segment is the newest. The marker lets a reader of the old one
         // know that it existed.
-        if !replaces && self.config.media.may_mark(&old.segment, base) {
-            let sealed = marker(Kind::Sealed, base, &writer.tail, base);
+        if marks && !mutant::on(Mutant::SealNotMarked) {
             writer::mark(&old.segment, &sealed).map_err(|error| self.fail(&error))?;
         }
         Counters::add(&self.counters.syncs, 2);

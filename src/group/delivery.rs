@@ -10,6 +10,7 @@ use crate::commit::{Class, Commits};
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::entry::{Content, FIELD_BYTES_MAX, Progress};
+use crate::mutant::{self, Mutant};
 use crate::offset::{GroupId, Offset};
 use crate::pending::Ticket;
 use crate::record::Message;
@@ -163,6 +164,9 @@ impl Delivery {
                 group.let_go(runtime, before);
                 ticket
             };
+            if mutant::on(Mutant::DeadLetterBeforeDurable) {
+                return Ok(());
+            }
             group.wait(&ticket)
         })
     }
@@ -275,7 +279,9 @@ impl Letter<'_> {
             let known = enlisting.core.state.topic_named(topic);
             let id = known.unwrap_or_else(|| enlisting.topic(topic));
             enlisting.message(id, now_ms, &content);
-            enlisting.progress(group, progress);
+            if !mutant::on(Mutant::DeadLetterApart) {
+                enlisting.progress(group, progress);
+            }
             Ok(())
         })?;
         Ok(ticket)

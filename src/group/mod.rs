@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::commit::Class;
 use crate::error::{Error, Result};
+use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
 use crate::state::lease::OffsetStatus;
 use crate::topic::{Start, Topic};
@@ -159,9 +160,13 @@ impl Group {
         self.topic.shared().check_open()?;
         let commits = &self.topic.shared().commits;
         let ticket = self.shared.log_delta(&mut *self.shared.open_runtime()?)?;
+        if mutant::on(Mutant::CommitBeforeDurable) {
+            return Ok(());
+        }
         match ticket {
             Some(ticket) => self.shared.wait(&ticket)?,
             // What was acknowledged may be on its way with someone else's write.
+            None if mutant::on(Mutant::CommitForgetsRiders) => {}
             None => commits.flush_queue()?,
         }
         commits.sync_written()
@@ -200,7 +205,9 @@ impl Group {
         let (id, commits) = (self.shared.id, &self.topic.shared().commits);
         let mut runtime = self.shared.open_runtime()?;
         let ((), ticket) = commits.enlist(Class::Progress, shared::SEEK_BYTES, |enlisting| {
-            enlisting.seek(id, to.0);
+            if !mutant::on(Mutant::SeekNotLogged) {
+                enlisting.seek(id, to.0);
+            }
             Ok(())
         })?;
         runtime.leases.seek(to.0);

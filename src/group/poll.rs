@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::commit::Class;
 use crate::commit::queue::TopicRuntime;
 use crate::error::{Error, Result};
+use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
 use crate::pending::{Committer, Pending, Ticket};
 use crate::record::Message;
@@ -57,7 +58,9 @@ pub(super) fn poll(group: &Group, max: usize, timeout: Duration) -> Result<Vec<D
         let observed = group.topic.runtime.signal.observe();
         group.topic.shared().check_open()?;
         let begun = begin(&group.shared, max)?;
-        if let Some(ticket) = &begun.ticket {
+        if let Some(ticket) = &begun.ticket
+            && !mutant::on(Mutant::DeliveredBeforeLogged)
+        {
             group.shared.wait(ticket)?;
         }
         let found_work = begun.found_work();
@@ -275,7 +278,8 @@ fn take(
             let message = Message::new(Arc::clone(&group.topic.runtime.name), found);
             let wanted = runtime.options.tag.as_deref();
             if wanted.is_some() && message.tag() != wanted {
-                runtime.leases.settle_filtered(offset..offset + 1);
+                let from = if mutant::on(Mutant::FilterMovesFloor) { 0 } else { offset };
+                runtime.leases.settle_filtered(from..offset + 1);
                 return;
             }
             deliveries.push(Delivery {

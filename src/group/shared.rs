@@ -9,6 +9,7 @@ use crate::commit::{Class, Commits, Rider};
 use crate::error::{Error, Result};
 use crate::format::entry::Progress;
 use crate::format::name;
+use crate::mutant::{self, Mutant};
 use crate::offset::{GroupId, Offset};
 use crate::pending::{Committer, Ticket};
 use crate::segment::cursor::TopicCursor;
@@ -288,7 +289,8 @@ impl GroupShared {
     pub(super) fn caught_up_runtime(&self) -> Result<MutexGuard<'_, Runtime>> {
         let mut runtime = self.open_runtime()?;
         if let Some((reserve, ticket)) = &runtime.reserve
-            && let Some(result) = ticket.result()
+            && let early = mutant::on(Mutant::ReserveUsedEarly).then_some(Ok(()))
+            && let Some(result) = ticket.result().or(early)
         {
             let reserve = *reserve;
             runtime.reserve = None;
@@ -331,6 +333,7 @@ impl Rider for GroupShared {
         let bytes = progress_bytes(&delta);
         if !self.commits.try_enlist(bytes, |enlisting| enlisting.progress(self.id, logged)) {
             runtime.leases.put_back(delta);
+            runtime.riding = mutant::on(Mutant::RiderLost);
             self.changed(&mut runtime);
         }
     }

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::mutant::{self, Mutant};
 use crate::options::Options;
 use crate::shared::{Handle, create_topic, sync};
 use crate::stats::{Stats, gather};
@@ -136,7 +137,9 @@ impl Log {
     pub fn sync(&self) -> Result<()> {
         let shared = &self.handle.shared;
         shared.check_open()?;
-        shared.log_groups()?;
+        if !mutant::on(Mutant::SyncForgetsAcks) {
+            shared.log_groups()?;
+        }
         sync(&shared.commits)
     }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{HEADER_BYTES, Kind};
 use crate::format::header::{FIXED_BYTES, SegmentHead, frames_at};
 use crate::format::name::{self, FileKind};
+use crate::mutant::{self, Mutant};
 use crate::offset::Position;
 use crate::options::Options;
 use crate::segment::index::SegmentIndex;
@@ -57,7 +58,9 @@ pub(super) fn open(
     // A name that is listed need not be on the disk: the process before may have ended, or seen
     // an error, between the renaming of a segment and the sync of the directory. What is
     // appended to that segment now must not be lost with its name.
-    storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))?;
+    if !mutant::on(Mutant::SkipDirectorySyncAtOpen) {
+        storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))?;
+    }
     let removed_files = std::mem::take(&mut listing.temporary);
     for leftover in &removed_files {
         storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;
@@ -213,7 +216,8 @@ fn recover(
             report.ending = Ending::Closed;
             // Revoke the marker before anything is written behind it: a reader of a later crash
             // would otherwise stop here.
-            if options.media.may_mark(&segment, scanned.end) {
+            let marks = options.media.may_mark(&segment, scanned.end);
+            if marks && !mutant::on(Mutant::ReopeningNotMarked) {
                 let opened = marker(Kind::Opened, scanned.end, &scanned.tail, scanned.end);
                 writer::mark(&segment, &opened)?;
             }
@@ -243,7 +247,7 @@ fn recover(
 /// what was cut off may have been promised: no header that is left would tell.
 fn check_size(newest: &Segment) -> Result<()> {
     let (expected, found) = (newest.head.file_bytes, newest.file_bytes);
-    if found >= expected {
+    if found >= expected || mutant::on(Mutant::SkipSizeCheck) {
         return Ok(());
     }
     let (expected, size) = (format!("{expected} bytes"), format!("{found} bytes"));
@@ -253,6 +257,9 @@ fn check_size(newest: &Segment) -> Result<()> {
 /// Checks that the older segments are there, whole in size and of this log, without reading
 /// them: each names the one before it.
 fn check_older(storage: &dyn Storage, older: &[Position], newest: &SegmentHead) -> Result<()> {
+    if mutant::on(Mutant::SkipPreviousCheck) {
+        return Ok(());
+    }
     let mut next = newest.clone();
     for base in older.iter().rev() {
         let file_name = name::segment(*base);
@@ -386,6 +393,9 @@ fn rewrite(
         Err(Error::Full { .. }) => writer::prepare(storage, &temporary, needed)?,
         prepared => prepared?,
     };
+    if mutant::on(Mutant::CutBeforeCopy) && !moves_whole_segment {
+        old.file.set_size(old.file_at(base)).map_err(|e| Error::io("cut", &old.name, e))?;
+    }
     let segment = writer::activate(storage, spare, &start, &(checkpoint, entries), &tail)?;
     if !moves_whole_segment {
         // The new segment is in place: what lies behind its base in the old one is a copy.

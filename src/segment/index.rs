@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use crate::format::{u32_at, u64_at};
+use crate::mutant::{self, Mutant};
 use crate::offset::{Position, TopicId};
 
 /// A topic gets another point once this many bytes of the log lie behind its last one.
@@ -127,7 +128,7 @@ impl SegmentIndex {
         let ours = head[8..24] == log_id.to_le_bytes()
             && u64_at(head, 24) == base.0
             && u64_at(head, 32) == end.0;
-        if !whole || !ours {
+        if !(whole || mutant::on(Mutant::IndexTrusted)) || !ours {
             return None;
         }
         let mut topics = HashMap::new();

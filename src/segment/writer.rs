@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{HEADER_BYTES, Header, Kind};
 use crate::format::header::SegmentHead;
 use crate::format::name;
+use crate::mutant::{self, Mutant};
 use crate::offset::Position;
 use crate::storage::{Storage, StorageFile, is_full, write_full};
 
@@ -70,8 +71,10 @@ pub(crate) fn prepare(storage: &dyn Storage, file_name: &str, bytes: u64) -> Res
     let made = (|| {
         let file = storage.create(file_name)?;
         // Ask for all of the room at once: a full disk then answers before anything is written.
-        file.allocate(bytes)?;
-        let mut at = 0;
+        if !mutant::on(Mutant::SizeNotSynced) {
+            file.allocate(bytes)?;
+        }
+        let mut at = if mutant::on(Mutant::SizeNotSynced) { bytes } else { 0 };
         while at < bytes {
             let chunk = ZEROS.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
             write_full(&*file, &ZEROS[..chunk], at)?;
@@ -121,15 +124,32 @@ pub(crate) fn activate(
     bytes.extend_from_slice(tail);
     assert!(bytes.len() as u64 + HEADER_BYTES as u64 <= spare.bytes, "the spare was made to fit");
     let file_name = name::segment(start.base);
+    let early = mutant::on(Mutant::CheckpointWrittenLate);
+    if early {
+        give_name(storage, &spare.file_name, &file_name)?;
+    }
     write_full(&*spare.file, &bytes, 0).map_err(|e| Error::io("write", &spare.file_name, e))?;
-    spare.file.sync().map_err(|e| Error::io("sync", &spare.file_name, e))?;
-    storage
-        .rename(&spare.file_name, &file_name)
-        .map_err(|e| Error::io("rename", &spare.file_name, e))?;
+    if !mutant::on(Mutant::NewSegmentNotSynced) {
+        spare.file.sync().map_err(|e| Error::io("sync", &spare.file_name, e))?;
+    }
+    if !early {
+        give_name(storage, &spare.file_name, &file_name)?;
+    }
+    if mutant::on(Mutant::SizeNotSynced) {
+        let grown = spare.file.set_size(spare.bytes);
+        grown.map_err(|e| Error::io("extend", &file_name, e))?;
+    }
+    Ok(Segment::new(spare.file, file_name, head, spare.bytes))
+}
+
+fn give_name(storage: &dyn Storage, from: &str, to: &str) -> Result<()> {
+    storage.rename(from, to).map_err(|e| Error::io("rename", from, e))?;
+    if mutant::on(Mutant::SkipDirectorySync) {
+        return Ok(());
+    }
     // Sync the directory too: without it, a crash can lose the segment's name, and with it
     // every record that was acknowledged in it.
-    storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))?;
-    Ok(Segment::new(spare.file, file_name, head, spare.bytes))
+    storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))
 }
 
 /// Writes a marker at `at`, and syncs it. The next frame overwrites it.
@@ -139,6 +159,9 @@ pub(crate) fn mark(segment: &Segment, marker: &Header) -> Result<()> {
     marker.encode(&mut bytes);
     let at = segment.file_at(marker.position);
     write_full(&*segment.file, &bytes, at).map_err(|e| Error::io("write", &segment.name, e))?;
+    if mutant::on(Mutant::MarkerBeforeDurable) {
+        return Ok(());
+    }
     segment.file.sync().map_err(|e| Error::io("sync", &segment.name, e))
 }
 

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::format::entry::{Entry, encode_group, encode_progress, encode_topic};
+use crate::mutant::{self, Mutant};
 use crate::offset::{GroupId, NUMBER_MAX, TopicId};
 use progress::GroupProgress;
 
@@ -172,13 +173,19 @@ impl State {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) -> u32 {
         let mut entries = 0;
         for (id, topic) in (0..).map(TopicId).zip(&self.topics) {
-            encode_topic(out, id, topic.next, topic.latest_ms, &topic.name);
+            let lacks_time = mutant::on(Mutant::CheckpointWithoutTimes);
+            let latest_ms = if lacks_time { 0 } else { topic.latest_ms };
+            encode_topic(out, id, topic.next, latest_ms, &topic.name);
             entries += 1;
         }
         for (id, group) in (0..).map(GroupId).zip(&self.groups) {
             let floor = group.progress.floor;
             encode_group(out, id, group.topic, floor, group.may_lag, &group.name);
-            encode_progress(out, id, &group.progress.to_progress());
+            let mut progress = group.progress.to_progress();
+            if mutant::on(Mutant::CheckpointWithoutAttempts) {
+                progress.attempts.clear();
+            }
+            encode_progress(out, id, &progress);
             entries += 2;
         }
         entries

@@ -14,6 +14,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::mutant::{self, Mutant};
 pub use map::Mapping;
 
 /// A directory that holds a log.
@@ -110,6 +111,7 @@ pub(crate) fn read_full(file: &dyn StorageFile, buffer: &mut [u8], at: u64) -> i
     while done < buffer.len() {
         match file.read_at(&mut buffer[done..], at + done as u64) {
             Ok(0) => break,
+            Ok(n) if mutant::on(Mutant::ShortReadTakenForEnd) => return Ok(done + n),
             Ok(n) => done += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -124,8 +126,13 @@ pub(crate) fn write_full(file: &dyn StorageFile, bytes: &[u8], at: u64) -> io::R
     while done < bytes.len() {
         match file.write_at(&bytes[done..], at + done as u64) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) if mutant::on(Mutant::ShortWriteNotContinued) => return Ok(()),
             Ok(n) => done += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                if mutant::on(Mutant::InterruptedWriteDropped) {
+                    return Ok(());
+                }
+            }
             Err(error) => return Err(error),
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{Due, Hold, Leases};
 use crate::clock::Now;
 use crate::format::entry::{Attempt, Progress};
+use crate::mutant::{self, Mutant};
 use crate::state::ranges::RangeSet;
 
 /// What is not logged yet.
@@ -55,6 +56,11 @@ impl Leases {
         }
         let mut delta = std::mem::take(&mut self.delta);
         // Everything below the floor is settled, so the gaps there need not be spelled out.
+        if mutant::on(Mutant::LoggedRangesJoined)
+            && let (Some(first), Some(last)) = (delta.acked.first(), delta.acked.iter().last())
+        {
+            delta.acked.insert(first.start..last.end);
+        }
         if let Some(first) = delta.acked.first()
             && first.start < self.floor
         {
@@ -70,6 +76,9 @@ impl Leases {
 
     /// Takes back a delta that could not be logged, as far as it still holds.
     pub(crate) fn put_back(&mut self, progress: Progress) {
+        if mutant::on(Mutant::DeltaDropped) {
+            return;
+        }
         for range in progress.acked {
             // What a seek has unsettled since is not to be settled again by an older fact.
             self.delta.settle(range.start..range.end.min(self.floor));

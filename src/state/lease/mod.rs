@@ -27,6 +27,7 @@ use super::ranges::RangeSet;
 use crate::clock::Now;
 #[cfg(doc)]
 use crate::format::entry::Progress;
+use crate::mutant::{self, Mutant};
 
 pub(crate) use plan::{Exhausted, Granted, Plan, Reserve};
 pub(crate) use settle::Refused;
@@ -208,7 +209,8 @@ impl Leases {
             let due = Due { at: now.monotonic.saturating_add(wait), wall_ms };
             // A delivery is logged as due now before it happens, and counts at least one: what
             // is due later, or counts none, was in nobody's hands.
-            if after_crash && wait.is_zero() && count > 0 {
+            let suspect = after_crash && wait.is_zero() && count > 0;
+            if suspect && !mutant::on(Mutant::SuspectsTogether) {
                 leases.suspects.insert(offset);
             }
             leases.due.insert((due.at, offset));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{AHEAD_MAX, AHEAD_MIN, AHEAD_TIME, Due, Hold, Leases, NO_TOKEN, Unsettled};
 use crate::clock::Now;
 use crate::format::entry::{Attempt, Progress};
+use crate::mutant::{self, Mutant};
 
 /// One message that is leased out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +137,7 @@ impl Reserves {
     }
 
     fn cover(&mut self, next: u64) -> Option<Reserve> {
-        if next <= self.durable {
+        if next <= self.durable || mutant::on(Mutant::ReserveNotLogged) {
             return None;
         }
         self.in_use = true;
@@ -185,7 +186,9 @@ impl Leases {
         if self.suspect_leased.is_some() {
             return plan;
         }
-        let room = max.min(self.limits.in_flight_max.saturating_sub(self.leased));
+        let more = usize::from(mutant::on(Mutant::InFlightOffByOne));
+        let in_flight_max = self.limits.in_flight_max.saturating_add(more);
+        let room = max.min(in_flight_max.saturating_sub(self.leased));
         let mut left = room;
         while left > 0 {
             let suspect = self.suspects.first().copied();
@@ -284,7 +287,8 @@ impl Leases {
         entry.hold = Hold::Leased { token, until, previous };
         self.due.remove(&(due.at, offset));
         self.leased += 1;
-        if entry.count >= self.limits.attempts_max {
+        let forgiven = u32::from(mutant::on(Mutant::AttemptsOffByOne));
+        if entry.count.saturating_sub(forgiven) >= self.limits.attempts_max {
             // It goes to no consumer, so it cannot kill one again.
             self.suspects.remove(&offset);
             plan.exhausted.push(Exhausted { offset, token, count: entry.count });
@@ -336,6 +340,7 @@ fn log_of(plan: &Plan) -> Option<Progress> {
     let attempts = plan
         .redeliveries
         .iter()
+        .filter(|_| !mutant::on(Mutant::AttemptNotLogged))
         .map(|granted| Attempt { offset: granted.offset, count: granted.attempt, due_ms: 0 })
         .collect();
     let delivered = plan.reserve.map_or(0, |reserve| reserve.delivered);

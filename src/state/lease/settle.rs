@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Due, Hold, Leases, NO_TOKEN, Unsettled};
 use crate::clock::Now;
+use crate::mutant::{self, Mutant};
 
 /// Why an outcome changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Leases {
         }
         match self.unsettled.get(&offset).map(|entry| entry.hold) {
             Some(Hold::Leased { token: last, .. } | Hold::Waiting { last_token: last, .. }) => {
-                if last == token {
+                if last == token || mutant::on(Mutant::StaleAckAccepted) {
                     Ok(())
                 } else {
                     Err(Refused::Stale)
@@ -84,7 +85,10 @@ impl Leases {
         now: Now,
     ) -> Result<(), Refused> {
         let count = self.held(offset, token)?;
-        let delay = delay.unwrap_or_else(|| self.limits.backoff_after(count));
+        let mut delay = delay.unwrap_or_else(|| self.limits.backoff_after(count));
+        if mutant::on(Mutant::RetryAtOnce) {
+            delay = Duration::ZERO;
+        }
         self.end_lease_for(offset, count, delay, token, now);
         Ok(())
     }
@@ -204,7 +208,9 @@ impl Leases {
         self.suspect_leased = None;
         self.valid_tokens_from = self.next_token;
         self.reserves.seek(to);
-        self.delta.clear();
+        if !mutant::on(Mutant::SeekKeepsDelta) {
+            self.delta.clear();
+        }
     }
 
     /// Turns the leased `offset` into a waiting one; a suspect stays one.
@@ -222,7 +228,7 @@ impl Leases {
         let issued = self.is_issued(token);
         match self.unsettled.get(&offset) {
             Some(&Unsettled { count, hold: Hold::Leased { token: current, .. } })
-                if current == token =>
+                if current == token || mutant::on(Mutant::LeaseFreedTwice) =>
             {
                 Ok(count)
             }
@@ -288,7 +294,7 @@ impl Leases {
 
     fn settle(&mut self, range: Range<u64>) {
         self.delta.settle(range.clone());
-        if range.start == self.floor {
+        if range.start == self.floor || mutant::on(Mutant::FloorPastHole) {
             // In order, as usual: nothing to remember above the floor.
             self.floor = range.end;
             self.acked.remove_below(self.floor);

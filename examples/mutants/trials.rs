@@ -1,0 +1,152 @@
+//! Trials of one mutant: who finds it, and after how many crashes.
+
+use std::ops::Range;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use ackline::simulation::mutants::{Mutant, activate};
+
+use crate::sim::campaign::Campaign;
+use crate::threads;
+
+/// The mutants of this area are looked for with threads: a run of the simulation has one.
+const THREADED: &str = "wake-ups";
+
+/// How many rounds of threads a trial has.
+pub(crate) const ROUNDS: u64 = 50;
+
+/// A trial that takes longer does not come to an end.
+const HANG: Duration = Duration::from_secs(60);
+
+/// The runs of a trial have seeds of their own.
+const SEEDS_APART: u64 = 1_000_000;
+
+/// What each mutant gets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    pub(crate) trials: u64,
+    pub(crate) crashes: u64,
+    pub(crate) seed: u64,
+}
+
+/// How a mutant was found.
+#[derive(Clone, Debug)]
+pub(crate) struct Kill {
+    pub(crate) label: String,
+    /// After how many crashes, or rounds of threads.
+    pub(crate) after: u64,
+}
+
+/// What came of a trial.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) kill: Option<Kill>,
+}
+
+impl Outcome {
+    fn killed(label: impl Into<String>, after: u64) -> Self {
+        Self { kill: Some(Kill { label: label.into(), after }) }
+    }
+
+    /// A line for the process that started this one.
+    fn line(&self) -> String {
+        match &self.kill {
+            Some(Kill { label, after }) => format!("killed\t{after}\t{label}"),
+            None => "survived".to_owned(),
+        }
+    }
+
+    /// Reads such a line; none if it is another one.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        if line == "survived" {
+            return Some(Self { kill: None });
+        }
+        let (after, label) = line.strip_prefix("killed\t")?.split_once('\t')?;
+        Some(Self::killed(label, after.parse().ok()?))
+    }
+}
+
+/// Whether the threads rather than the simulation look for it.
+pub(crate) fn is_threaded(mutant: Mutant) -> bool {
+    mutant.area() == THREADED
+}
+
+/// Runs some trials in this process, which is there for nothing else, and prints their outcomes.
+pub(crate) fn run(mutant: Option<Mutant>, budget: &Budget, numbers: Range<u64>) {
+    // What panics is found; its message would only be in the way.
+    std::panic::set_hook(Box::new(|_| {}));
+    if let Some(mutant) = mutant {
+        activate(mutant);
+    }
+    let seeds = numbers.map(|number| budget.seed.wrapping_add(number * SEEDS_APART));
+    if mutant.is_some_and(is_threaded) {
+        // They wait more than they work, so they run all at a time.
+        let trials: Vec<_> =
+            seeds.map(|seed| std::thread::spawn(move || with_threads(seed))).collect();
+        for trial in trials {
+            let outcome = trial.join().unwrap_or_else(|_| Outcome::killed("panic", 1));
+            println!("{}", outcome.line());
+        }
+        return;
+    }
+    for seed in seeds {
+        let mut outcome = with_crashes(seed, budget.crashes);
+        if mutant.is_none() && outcome.kill.is_none() {
+            outcome = with_threads(seed);
+        }
+        println!("{}", outcome.line());
+    }
+}
+
+fn with_threads(seed: u64) -> Outcome {
+    match threads::trial(seed, ROUNDS) {
+        Ok(()) => Outcome { kill: None },
+        Err(stuck) => Outcome::killed(stuck.why, stuck.round),
+    }
+}
+
+fn with_crashes(seed: u64, crashes: u64) -> Outcome {
+    let (done, over) = channel();
+    std::thread::spawn(move || {
+        let outcome = match Campaign::new(seed, crashes).run(&|_| {}) {
+            Ok(_) => Outcome { kill: None },
+            Err(failure) => Outcome::killed(label(&failure.violation), failure.crashes),
+        };
+        // Nobody listens any more once the trial was given up.
+        done.send(outcome).ok();
+    });
+    over.recv_timeout(HANG).unwrap_or_else(|_| Outcome::killed("hang", 1))
+}
+
+/// Words of a violation, and what the check that answers it is called in the table.
+const CHECKS: [(&str, &str); 17] = [
+    ("panic: ", "a panic"),
+    ("cannot open", "cannot open"),
+    ("cannot read", "cannot read"),
+    ("an ack was undone", "ack undone"),
+    ("an ack was invented", "ack invented"),
+    ("missing in silence", "missing in silence"),
+    ("went back from", "attempts went back"),
+    ("cut in two", "batch cut in two"),
+    ("recovery returned", "recovery took something back"),
+    ("ended at", "end of a topic"),
+    ("append_if", "append_if"),
+    ("offset_at(", "offset_at"),
+    ("lag of group", "lag"),
+    ("and its lag is", "lag"),
+    ("retention took", "retention took too much"),
+    ("failed without a reason", "failure without a reason"),
+    ("for a lease that is over", "a lease that is over counts"),
+];
+
+/// The check that a violation comes from, in a few words.
+fn label(violation: &str) -> String {
+    let known = CHECKS.iter().find(|(words, _)| violation.contains(words));
+    let label = known.map_or_else(
+        // Most violations begin with what is wrong, and go on with where.
+        || violation.split([':', '{', '#', '(']).next().unwrap_or(violation),
+        |(_, label)| label,
+    );
+    let words = label.split_whitespace().take_while(|word| !word.contains(char::is_numeric));
+    words.collect::<Vec<_>>().join(" ")
+}
