@@ -235,6 +235,14 @@ impl Options {
         self
     }
 
+    /// Gives a simulated log its background threads again, as threads of the model checker.
+    #[cfg(shuttle)]
+    #[must_use]
+    pub fn with_background(mut self) -> Self {
+        self.background = true;
+        self
+    }
+
     /// Opens the log on any storage.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! What is deleted when: whole segments, oldest first, never the one that is written to.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::commit::Commits;
@@ -11,6 +10,7 @@ use crate::mutant::{self, Mutant};
 use crate::offset::{Position, TopicId};
 use crate::segment::{Starts, View};
 use crate::shared::{Shared, sync};
+use crate::sync::atomic::Ordering;
 
 /// When segments are deleted. Default: once all groups of each topic in them have consumed them.
 ///

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::commit::{Class, Commits};
@@ -14,6 +13,7 @@ use crate::offset::GroupId;
 use crate::retention::Retention;
 use crate::storage::LockGuard;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// A segment with more than this in it is not left to be read again at the next open.
 const QUICK_OPEN_BYTES: u64 = 4 * 1024 * 1024;

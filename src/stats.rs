@@ -1,9 +1,9 @@
 //! Numbers about a log, for monitoring.
 
-use std::sync::atomic::Ordering;
-
 use crate::offset::Position;
 use crate::shared::Shared;
+use crate::sync::Tally;
+use crate::sync::atomic::Ordering;
 
 /// Numbers about a log since it was opened; see [`Log::stats`](crate::Log::stats).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Stats {
 pub(crate) fn gather(shared: &Shared) -> Stats {
     let commits = &shared.commits;
     let counters = &commits.counters;
-    let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let get = |counter: &Tally| counter.load(Ordering::Relaxed);
     let core = commits.core.lock();
     let (topics, groups) = (core.state.topics().len(), core.state.groups().len());
     let segment_bytes = core.log_bytes;

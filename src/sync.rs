@@ -2,21 +2,50 @@
 //!
 //! A thread that panics while it holds a lock may leave half a change behind. A durable queue
 //! must not go on from there, so the next locker panics, too; only destructors step aside.
+//!
+//! In a build with `--cfg shuttle` everything here is made of the primitives of
+//! [shuttle](https://docs.rs/shuttle), which runs the threads of a test one at a time, in an
+//! order that it chooses; see `tests/interleavings.rs`. What is not made of them is invisible to
+//! it, so nothing else in the crate may name `std::sync::Mutex`, `std::sync::atomic` or
+//! `std::thread`. It takes every access to an atomic as sequentially consistent, and has no time:
+//! a wait with a time limit ends when it is notified, or when the test says that time has passed.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub(crate) use std::sync::MutexGuard;
+use atomic::{AtomicU64, AtomicUsize, Ordering};
+use primitives::sync;
+pub(crate) use primitives::sync::{MutexGuard, OnceLock};
+pub(crate) use primitives::thread;
+
+#[cfg(shuttle)]
+mod checked;
+#[cfg(shuttle)]
+use checked as primitives;
+#[cfg(shuttle)]
+pub(crate) use checked::sync::let_time_pass;
+#[cfg(not(shuttle))]
+use std as primitives;
+
+/// Atomics that threads coordinate by.
+pub(crate) mod atomic {
+    pub(crate) use super::primitives::sync::atomic::{
+        AtomicBool, AtomicU64, AtomicUsize, Ordering,
+    };
+}
+
+/// A number for reports. Nothing waits for it or decides by it, so that a model checker need not
+/// look at it.
+pub(crate) use std::sync::atomic::AtomicU64 as Tally;
 
 use crate::mutant::{self, Mutant};
 
 /// A mutex whose poisoning is an assertion.
 #[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+pub(crate) struct Mutex<T>(sync::Mutex<T>);
 
 impl<T> Mutex<T> {
     pub(crate) const fn new(value: T) -> Self {
-        Self(std::sync::Mutex::new(value))
+        Self(sync::Mutex::new(value))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -27,8 +56,8 @@ impl<T> Mutex<T> {
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(guard) => Some(guard),
-            Err(std::sync::TryLockError::WouldBlock) => None,
-            Err(std::sync::TryLockError::Poisoned(_)) => {
+            Err(sync::TryLockError::WouldBlock) => None,
+            Err(sync::TryLockError::Poisoned(_)) => {
                 panic!("no thread panicked while it held this lock")
             }
         }
@@ -42,25 +71,25 @@ impl<T> Mutex<T> {
 
 /// A read-write lock whose poisoning is an assertion.
 #[derive(Debug, Default)]
-pub(crate) struct RwLock<T>(std::sync::RwLock<T>);
+pub(crate) struct RwLock<T>(sync::RwLock<T>);
 
 impl<T> RwLock<T> {
     pub(crate) const fn new(value: T) -> Self {
-        Self(std::sync::RwLock::new(value))
+        Self(sync::RwLock::new(value))
     }
 
-    pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, T> {
+    pub(crate) fn read(&self) -> sync::RwLockReadGuard<'_, T> {
         self.0.read().expect("no thread panicked while it held this lock")
     }
 
-    pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, T> {
+    pub(crate) fn write(&self) -> sync::RwLockWriteGuard<'_, T> {
         self.0.write().expect("no thread panicked while it held this lock")
     }
 }
 
 /// A condition variable for [`Mutex`].
 #[derive(Debug, Default)]
-pub(crate) struct Condvar(std::sync::Condvar);
+pub(crate) struct Condvar(sync::Condvar);
 
 impl Condvar {
     pub(crate) fn notify_all(&self) {
@@ -126,7 +155,8 @@ impl Signal {
     }
 }
 
-#[cfg(test)]
+// The model checker has tests of its own.
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! Topics: appending records and reading them in order.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use crate::clock::to_wall_ms;
@@ -15,6 +14,7 @@ use crate::pending::{Committer, Pending};
 use crate::record::{Acknowledged, BatchReceipt, Message, Receipt, Record};
 use crate::segment::cursor::{Step, TopicCursor};
 use crate::shared::{Handle, Shared};
+use crate::sync::atomic::Ordering;
 
 /// A topic of a log: a sequence of messages with dense offsets. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -3,12 +3,11 @@
 //! `written >= durable`, and `visible` is one of the two, by the sync policy. All three only
 //! ever rise. Readers stop at `visible`.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::error::{Error, Result};
 use crate::mutant::{self, Mutant};
 use crate::offset::Position;
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The positions below which the log is written, durable and visible.
 #[derive(Debug)]

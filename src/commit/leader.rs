@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::error::Error;
 use crate::format::frame::{HEADER_BYTES, Header, Kind};
@@ -13,6 +12,8 @@ use crate::pending::Ticket;
 use crate::segment::Active;
 use crate::segment::chunk::{Chunk, Shared};
 use crate::storage::write_full;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
 
 use super::policy::SyncPolicy;
 use super::queue::{Gather, TopicRuntime};
@@ -27,7 +28,7 @@ struct Leading<'a>(&'a Commits);
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.0.latch.set(&Error::Closed);
         }
         self.0.hand_off();
@@ -39,7 +40,7 @@ struct Popped<'a>(&'a Ticket);
 
 impl Drop for Popped<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             // Callbacks are dropped: there is no telling what they would meet.
             drop(self.0.complete(&Err(Error::Closed.poisoned())));
         }
@@ -54,7 +55,7 @@ impl Commits {
         if linger.is_zero() {
             self.await_company();
         } else {
-            std::thread::sleep(linger);
+            thread::sleep(linger);
         }
         while !own.is_done() && self.commit_front() {}
         drop(leading);
@@ -70,7 +71,7 @@ impl Commits {
                 return;
             }
             drop(core);
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 

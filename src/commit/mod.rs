@@ -16,7 +16,6 @@ mod roll;
 
 pub(crate) use roll::FIRST_SEGMENT_BYTES;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -30,7 +29,8 @@ use crate::segment::sealed::Sealed;
 use crate::segment::writer::marker;
 use crate::segment::{Segments, Tail};
 use crate::storage::Storage;
-use crate::sync::{Mutex, Signal};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, Signal, Tally};
 use crate::watermark::{PoisonLatch, Watermarks};
 use policy::SyncPolicy;
 use queue::{Core, Media, TopicRuntime};
@@ -83,18 +83,18 @@ struct Riders {
 /// Numbers for `Log::stats`.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) appended: AtomicU64,
-    pub(crate) frames: AtomicU64,
-    pub(crate) writes: AtomicU64,
-    pub(crate) syncs: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-    pub(crate) rolls: AtomicU64,
-    pub(crate) refused_full: AtomicU64,
-    pub(crate) index_failures: AtomicU64,
+    pub(crate) appended: Tally,
+    pub(crate) frames: Tally,
+    pub(crate) writes: Tally,
+    pub(crate) syncs: Tally,
+    pub(crate) bytes: Tally,
+    pub(crate) rolls: Tally,
+    pub(crate) refused_full: Tally,
+    pub(crate) index_failures: Tally,
 }
 
 impl Counters {
-    pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    pub(crate) fn add(counter: &Tally, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
     }
 }

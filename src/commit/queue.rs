@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use crate::error::Result;
 use crate::format::entry::{self, Content, Progress};
@@ -16,6 +15,7 @@ use crate::segment::Segment;
 use crate::segment::index::{Point, STRIDE_BYTES};
 use crate::segment::writer::Spare;
 use crate::state::State;
+use crate::sync::atomic::AtomicU64;
 use crate::sync::{Mutex, Signal};
 
 /// A gathering larger than this is written before more joins it.

@@ -1,7 +1,5 @@
 //! Going on in a new segment, and what happens when there is no room for one.
 
-use std::sync::atomic::Ordering;
-
 use crate::error::{Error, Result};
 use crate::format::frame::{HEADER_BYTES, Kind};
 use crate::format::{header, name};
@@ -11,6 +9,7 @@ use crate::segment::writer::{self, Spare, Start, marker};
 use crate::segment::{Active, Starts};
 use crate::storage::is_full;
 use crate::sync::RwLock;
+use crate::sync::atomic::Ordering;
 
 use super::leader::show;
 use super::{Class, Commits, Counters};

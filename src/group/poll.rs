@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::pending::{Committer, Pending, Ticket};
 use crate::record::Message;
 use crate::segment::cursor::{Step, TopicCursor};
 use crate::state::lease::{Exhausted, Granted, Plan};
+use crate::sync::atomic::Ordering;
 
 use super::shared::{GroupShared, Runtime, progress_bytes};
 use super::{Delivery, Group};

@@ -1,7 +1,6 @@
 //! The state of a group that all its handles and deliveries share.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::commit::queue::TopicRuntime;
@@ -15,6 +14,7 @@ use crate::pending::{Committer, Ticket};
 use crate::segment::cursor::TopicCursor;
 use crate::shared::NAME_ENTRY_BYTES;
 use crate::state::lease::{HeldBack, Leases, Refused, Reserve};
+use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard};
 use crate::topic::Topic;
 

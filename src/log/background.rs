@@ -3,8 +3,6 @@
 //! around a function that does one round, so that a simulation can run the rounds itself.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::commit::policy::SyncPolicy;
@@ -13,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::format::frame::Kind;
 use crate::retention;
 use crate::shared::Shared;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::{Builder, JoinHandle};
 
 /// The file keeper looks after retention at least this often.
 const FILES_EVERY: Duration = Duration::from_secs(1);

@@ -9,8 +9,6 @@ pub(crate) mod salvage;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 use crate::batch::Batch;
 use crate::clock::Clock;
@@ -21,6 +19,8 @@ use crate::shared::{Handle, create_topic, sync};
 use crate::stats::{Stats, gather};
 use crate::storage::Storage;
 use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::{self, JoinHandle};
 use crate::topic::Topic;
 pub use report::{Ending, OpenReport};
 
@@ -168,7 +168,7 @@ impl Log {
         shared.commits.files.notify();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             // A callback may close the log on one of its own threads.
-            if thread.thread().id() != std::thread::current().id() {
+            if thread.thread().id() != thread::current().id() {
                 assert!(thread.join().is_ok(), "the background threads catch panics");
             }
         }

@@ -2,7 +2,6 @@
 //! changed but leftovers of unfinished steps.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -24,7 +23,8 @@ use crate::segment::{Active, ReadOptions, Segment, Segments, Starts, Tail};
 use crate::shared::{Limits, Shared};
 use crate::state::State;
 use crate::storage::{LockError, LockGuard, Storage, read_full};
-use crate::sync::{Mutex, RwLock};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Mutex, RwLock, thread};
 
 use super::replay::Replay;
 use super::report::{Ending, OpenReport};
@@ -90,7 +90,7 @@ pub(super) fn lock(
         match storage.lock() {
             Ok(guard) => return Ok(guard),
             Err(LockError::Held { .. }) if may_sleep && waited < timeout => {
-                std::thread::sleep(RETRY_EVERY);
+                thread::sleep(RETRY_EVERY);
                 waited += RETRY_EVERY;
             }
             Err(LockError::Held { holder }) => return Err(Error::Locked { path, holder }),

@@ -2,8 +2,6 @@
 //! mapped and read without copying.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::format::entry::{Entries, Entry};
@@ -12,7 +10,8 @@ use crate::format::name;
 use crate::mutant::{self, Mutant};
 use crate::offset::Position;
 use crate::storage::{Storage, read_full};
-use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, OnceLock};
 
 use super::chunk::{At, Chunk, Frame, Shared, usize_of};
 use super::index::{Point, SegmentIndex};

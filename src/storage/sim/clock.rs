@@ -25,6 +25,8 @@ impl SimClock {
     pub fn advance(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.nanos.fetch_add(nanos, Ordering::SeqCst);
+        #[cfg(shuttle)]
+        crate::sync::let_time_pass();
     }
 }
 
