@@ -58,7 +58,7 @@ impl Shared {
         let result = self.close_log();
         self.commits.core.lock().closed = true;
         // Nothing may be written, made or deleted once the directory can be opened by others.
-        self.commits.let_writer_end();
+        self.commits.let_all_end();
         drop(self.keeping.lock());
         let removed = self.commits.remove_spare();
         drop(self.lock.lock().take());

@@ -157,6 +157,18 @@ impl std::fmt::Debug for Callbacks {
     }
 }
 
+/// Ends the time in which a failure is told to those who wait, be it by a panic of a waker.
+struct Failing<'a>(&'a Commits);
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        if let Some(mut core) = self.0.core.lock_in_drop() {
+            core.failing -= 1;
+        }
+        self.0.room.notify();
+    }
+}
+
 /// What is needed to go on from a recovered log.
 #[derive(Debug)]
 pub(crate) struct Resume {
@@ -274,13 +286,16 @@ impl Commits {
         let gathers: Vec<_> = {
             let mut core = self.core.lock();
             core.queued_bytes = 0;
+            core.failing += 1;
             core.queue.drain(..).collect()
         };
+        let failing = Failing(self);
         for gather in gathers {
             if !mutant::on(Mutant::FailureLeavesWaiters) {
                 self.resolve(&gather.ticket, &result);
             }
         }
+        drop(failing);
         let topics: Vec<_> = {
             let core = self.core.lock();
             core.topics.iter().map(|slot| Arc::clone(&slot.runtime)).collect()
@@ -344,9 +359,20 @@ impl Commits {
         }
     }
 
-    /// Waits until a write that is under way is over.
-    pub(crate) fn let_writer_end(&self) {
+    /// Waits until what is under way is over: writes, rolls, syncs, and the answers to those who
+    /// wait, so that all callbacks are there to be run. The log is closed: nothing new begins.
+    pub(crate) fn let_all_end(&self) {
+        loop {
+            let observed = self.room.observe();
+            let core = self.core.lock();
+            if !core.leading && !core.rolling && core.failing == 0 {
+                break;
+            }
+            drop(core);
+            self.room.wait(observed, None);
+        }
         drop(self.writer.lock_in_drop());
+        drop(self.syncing.lock_in_drop());
     }
 
     /// Writes a marker at the end of the log, if everything before it is durable.

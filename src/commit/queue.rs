@@ -145,6 +145,8 @@ pub(crate) struct Core {
     /// A new segment is being put in place: nothing may be queued.
     pub(crate) rolling: bool,
     pub(crate) closed: bool,
+    /// Failures whose waiters are being answered.
+    pub(crate) failing: usize,
     /// Where the next gathering begins.
     pub(crate) end: Position,
     /// The end of the room in the active segment.
@@ -173,6 +175,7 @@ impl Core {
             leading: false,
             rolling: false,
             closed: false,
+            failing: 0,
             end,
             room_end,
             queued_bytes: 0,
