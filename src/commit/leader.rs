@@ -114,8 +114,11 @@ impl Commits {
                 }
             }
             Err(error) => {
+                // Latched before anybody else can have the writer: one who waits for it would
+                // take this write for done, or sync what the failed sync has lost.
+                let error = self.latch.set(&error);
                 drop(writer);
-                let error = self.fail(&error);
+                self.fail(&error);
                 self.resolve(&ticket, &Err(error));
             }
         }

@@ -399,6 +399,10 @@ impl Commits {
             Counters::add(&self.counters.syncs, 1);
             writer.marked = marked.is_ok();
         }
+        if let Err(error) = &marked {
+            // Before anybody else can have the writer, and sync once more.
+            self.latch.set(error);
+        }
         drop(writer);
         if let Err(error) = marked {
             let error = self.fail(&error);
