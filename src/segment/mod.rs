@@ -156,18 +156,22 @@ impl Segments {
     /// Puts a new active segment behind the present one, which is sealed and stays open until
     /// its sidecar is written; returns the sealed one. An empty one is replaced.
     pub(crate) fn roll(&self, next: Active) -> Option<Arc<Sealed>> {
-        let old = self.view();
+        // Nobody else puts segments in place, but the oldest may be forgotten meanwhile.
+        let old = self.active();
         let base = next.segment.base();
-        if base == old.active.segment.base() {
-            let bases = old.bases.clone();
-            *self.view.write() = Arc::new(View { bases, active: Arc::new(next) });
-            return None;
+        let replaces = base == old.segment.base();
+        let sealed = (!replaces).then(|| {
+            let sealed = Arc::new(Sealed::from_active(&old, base, self.options.map));
+            self.open.lock().push(Arc::clone(&sealed));
+            sealed
+        });
+        let mut view = self.view.write();
+        let mut bases = view.bases.clone();
+        if !replaces {
+            bases.push(base);
         }
-        let sealed = Arc::new(Sealed::from_active(&old.active, base, self.options.map));
-        self.open.lock().push(Arc::clone(&sealed));
-        let bases = old.bases.iter().copied().chain([base]).collect();
-        *self.view.write() = Arc::new(View { bases, active: Arc::new(next) });
-        Some(sealed)
+        *view = Arc::new(View { bases, active: Arc::new(next) });
+        sealed
     }
 
     /// Forgets the oldest segment, whose file is gone.
