@@ -176,7 +176,7 @@ mod tests {
         let observed = signal.observe();
         let sleeper = {
             let signal = Arc::clone(&signal);
-            std::thread::spawn(move || signal.wait(observed, None))
+            thread::spawn(move || signal.wait(observed, None))
         };
         signal.notify();
         sleeper.join().expect("the sleeper returns");

@@ -1,0 +1,160 @@
+//! A power cut in the middle of several threads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ackline::simulation::Crash;
+use ackline::{Delivery, Group, Log, Options, Result, Topic};
+use shuttle::thread;
+
+use super::appends::join;
+use super::harness::{check, draw};
+use super::machine::{Machine, texts};
+use super::promises::{Promises, text};
+
+/// What the consumer of a group knows before the crash.
+#[derive(Debug, Default)]
+struct Consumed {
+    /// How often each message was handed out.
+    attempts: BTreeMap<u64, u32>,
+    /// Acknowledged by a batch or a commit that was answered.
+    settled: BTreeSet<u64>,
+    /// Acknowledged; a crash may take that back.
+    acked: BTreeSet<u64>,
+    /// Acknowledged in a batch, which may or may not have taken effect.
+    batched: BTreeSet<u64>,
+}
+
+impl Consumed {
+    fn hand_out(&mut self, delivery: &Delivery) {
+        let attempts = self.attempts.entry(delivery.offset().0).or_default();
+        *attempts += 1;
+        assert!(delivery.attempt() >= *attempts, "attempts never count down");
+    }
+}
+
+/// Consumes until the disk is gone: acknowledges alone, commits, and hands on in batches.
+fn consume(log: &Log, group: &Group, out: &Topic, consumed: &Mutex<Consumed>) -> Result<()> {
+    for round in 0..3 {
+        for delivery in group.poll(2, Duration::ZERO)? {
+            let offset = delivery.offset().0;
+            consumed.lock().expect("no holder panicked").hand_out(&delivery);
+            match (round + offset) % 3 {
+                0 => {
+                    delivery.ack()?;
+                    consumed.lock().expect("no holder panicked").acked.insert(offset);
+                }
+                1 => {
+                    consumed.lock().expect("no holder panicked").batched.insert(offset);
+                    log.batch().append(out, offset.to_string()).ack(delivery).commit()?;
+                    consumed.lock().expect("no holder panicked").settled.insert(offset);
+                }
+                _ => drop(delivery),
+            }
+        }
+        let acked = consumed.lock().expect("no holder panicked").acked.clone();
+        group.commit()?;
+        consumed.lock().expect("no holder panicked").settled.extend(acked);
+    }
+    Ok(())
+}
+
+/// Checks what is left of a group, by delivering all of it.
+fn check_group(group: &Group, out: &Topic, known: &Consumed) {
+    let end = group.topic().offsets().end.0;
+    let mut delivered = BTreeMap::new();
+    loop {
+        let polled = group.poll(10, Duration::ZERO).expect("polls");
+        if polled.is_empty() {
+            break;
+        }
+        for delivery in polled {
+            let before = delivered.insert(delivery.offset().0, delivery.attempt());
+            assert_eq!(before, None, "offset {} was acknowledged", delivery.offset());
+            delivery.ack().expect("acks");
+        }
+    }
+    let handed_on: BTreeSet<u64> =
+        texts(out).iter().map(|text| text.parse().expect("an offset")).collect();
+    for offset in 0..end {
+        let Some(attempt) = delivered.get(&offset) else {
+            let may_be_settled = known.acked.contains(&offset) || handed_on.contains(&offset);
+            assert!(may_be_settled, "nobody acknowledged {offset}, and nobody gets it");
+            continue;
+        };
+        assert!(!known.settled.contains(&offset), "the ack of {offset} was undone");
+        assert!(!handed_on.contains(&offset), "half of the batch with {offset} took effect");
+        let before = known.attempts.get(&offset).copied().unwrap_or(0);
+        assert!(*attempt > before, "attempt {attempt} of {offset} after {before}");
+    }
+    for offset in &handed_on {
+        assert!(known.batched.contains(offset), "{offset} was handed on by nobody");
+    }
+}
+
+fn check_crash(options: Options, open: fn(&Machine, Options) -> Log, bytes: usize, calls: u64) {
+    let machine = Machine::new();
+    let log = open(&machine, options.clone());
+    let (topic, out) = (log.topic("in").expect("a topic"), log.topic("out").expect("a topic"));
+    let group = topic.group("g").expect("a group");
+    let promises = Promises::default();
+    machine.disk.die_at(machine.disk.calls() + draw(calls));
+    let mut threads: Vec<_> = (0..2)
+        .map(|writer| {
+            let (topic, promises) = (topic.clone(), promises.clone());
+            thread::spawn(move || {
+                for i in 0..4 {
+                    if promises.append(&topic, &text(writer, i, bytes)).is_err() {
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    let consumed = Arc::new(Mutex::new(Consumed::default()));
+    let known = Arc::clone(&consumed);
+    let own = log.clone();
+    // It ends with an error where the disk goes away.
+    threads.push(thread::spawn(move || drop(consume(&own, &group, &out, &known))));
+    let (own, clock) = (log.clone(), machine.clone());
+    threads.push(thread::spawn(move || {
+        for _ in 0..2 {
+            clock.clock.advance(Duration::from_millis(600));
+            drop(own.maintain());
+        }
+    }));
+    join(threads);
+    drop((log, topic));
+    machine.disk.crash(if draw(4) == 0 { Crash::Kill } else { Crash::Power });
+    let log = machine.open(options);
+    let (topic, out) = (log.topic("in").expect("a topic"), log.topic("out").expect("a topic"));
+    promises.check(&topic);
+    let group = topic.group("g").expect("a group");
+    check_group(&group, &out, &consumed.lock().expect("no holder panicked"));
+}
+
+#[test]
+fn a_power_cut_among_threads_takes_back_nothing_that_was_promised() {
+    check(4000, || {
+        check_crash(Options::new().segment_bytes(65536), Machine::open, 0, 60);
+    });
+}
+
+#[test]
+fn a_power_cut_among_threads_that_roll_takes_back_nothing_that_was_promised() {
+    check(3000, || {
+        let options =
+            Options::new().segment_bytes(4096).retention(ackline::Retention::keep_consumed());
+        check_crash(options, Machine::open, 700, 150);
+    });
+}
+
+#[test]
+fn a_power_cut_beside_the_background_threads_takes_back_nothing_that_was_promised() {
+    check(2000, || {
+        let options =
+            Options::new().segment_bytes(4096).retention(ackline::Retention::keep_consumed());
+        check_crash(options, Machine::open_with_threads, 700, 200);
+    });
+}

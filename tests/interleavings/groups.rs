@@ -1,0 +1,146 @@
+//! Acknowledgements from several threads: batches, commits, and those that ride along.
+
+use std::time::Duration;
+
+use ackline::{Error, Group, GroupOptions, Log, Options};
+use shuttle::thread;
+
+use super::appends::join;
+use super::harness::check;
+use super::machine::{Machine, texts};
+
+fn roomy() -> Options {
+    Options::new().segment_bytes(65536)
+}
+
+/// A log with two topics of `records` messages each, and a group of each.
+fn two_groups(machine: &Machine, records: u64, threads: bool) -> (Log, Group, Group) {
+    let log = if threads { machine.open_with_threads(roomy()) } else { machine.open(roomy()) };
+    let group = |name| {
+        let topic = log.topic(name).expect("a topic");
+        topic.append_batch((0..records).map(|i| i.to_string())).expect("appends");
+        topic.group_with("g", GroupOptions::new()).expect("a group")
+    };
+    let (a, b) = (group("a"), group("b"));
+    (log, a, b)
+}
+
+fn left(group: &Group) -> Vec<u64> {
+    let polled = group.poll(100, Duration::ZERO).expect("polls");
+    polled.iter().map(|delivery| delivery.offset().0).collect()
+}
+
+fn check_batches(threads: bool) {
+    let machine = Machine::new();
+    let (log, a, b) = two_groups(&machine, 3, threads);
+    let (mut of_a, mut of_b) =
+        (a.poll(3, Duration::ZERO).expect("polls"), b.poll(3, Duration::ZERO).expect("polls"));
+    let out = log.topic("out").expect("a topic");
+    let mut all = Vec::new();
+    // Two batches that name the groups in opposite order, two acknowledgements alone, commits.
+    for swapped in [false, true] {
+        let (x, y) = (of_a.pop().expect("leased"), of_b.pop().expect("leased"));
+        let batch = log.batch().append(&out, "done");
+        all.push(thread::spawn(move || {
+            let batch = if swapped { batch.ack(y).ack(x) } else { batch.ack(x).ack(y) };
+            batch.commit().expect("commits");
+        }));
+    }
+    for (delivery, group) in [(of_a.pop(), b.clone()), (of_b.pop(), a.clone())] {
+        all.push(thread::spawn(move || {
+            delivery.expect("leased").ack().expect("acks");
+            group.commit().expect("commits");
+        }));
+    }
+    join(all);
+    assert_eq!(texts(&out), ["done"; 2]);
+    a.commit().expect("commits");
+    b.commit().expect("commits");
+    drop((log, a, b, out));
+    let log = machine.crash(roomy());
+    for name in ["a", "b"] {
+        let group = log.topic(name).and_then(|topic| topic.group("g")).expect("a group");
+        assert_eq!(left(&group), [0; 0]);
+    }
+    assert_eq!(texts(&log.topic("out").expect("a topic")), ["done"; 2]);
+}
+
+#[test]
+fn batches_over_two_groups_and_acks_of_one_do_not_wait_for_one_another_for_ever() {
+    check(2000, || check_batches(false));
+    check(1000, || check_batches(true));
+}
+
+#[test]
+fn of_two_that_acknowledge_one_delivery_only_one_takes_effect() {
+    check(2000, || {
+        let machine = Machine::new();
+        let (log, a, _b) = two_groups(&machine, 1, false);
+        let delivery = a.poll(1, Duration::ZERO).expect("polls").pop().expect("leased");
+        let offset = delivery.offset();
+        let out = log.topic("out").expect("a topic");
+        let batch = log.batch().append(&out, "done").ack(delivery);
+        let other = a.clone();
+        let other = thread::spawn(move || other.ack(offset));
+        let batched = batch.commit();
+        let acked = other.join().expect("it returns");
+        match (&batched, &acked) {
+            (Ok(_), Err(Error::AlreadyAcked { .. })) => assert_eq!(texts(&out), ["done"]),
+            (Err(Error::AlreadyAcked { .. }), Ok(())) => assert_eq!(texts(&out), [""; 0]),
+            _ => panic!("{batched:?} and {acked:?}"),
+        }
+    });
+}
+
+/// Acknowledgements that ride along on others' writes, or are written by the background after
+/// a while, are as durable as the writes after them.
+fn check_riders(threads: bool) {
+    let machine = Machine::new();
+    let (log, a, b) = two_groups(&machine, 2, threads);
+    let consume = |group: &Group| {
+        let group = group.clone();
+        thread::spawn(move || {
+            for delivery in group.poll(2, Duration::ZERO).expect("polls") {
+                delivery.ack().expect("acks");
+            }
+        })
+    };
+    let mut all = vec![consume(&a), consume(&b)];
+    let topic = a.topic().clone();
+    all.push(thread::spawn(move || {
+        for _ in 0..2 {
+            topic.append("carries others' acks").expect("appends");
+        }
+    }));
+    let maintained = log.clone();
+    let clock = machine.clone();
+    all.push(thread::spawn(move || {
+        clock.clock.advance(Duration::from_secs(2));
+        maintained.maintain().expect("maintains");
+    }));
+    join(all);
+    log.sync().expect("syncs");
+    drop((log, a, b));
+    let log = machine.crash(roomy());
+    for (name, expected) in [("a", &[2, 3][..]), ("b", &[])] {
+        let group = log.topic(name).and_then(|topic| topic.group("g")).expect("a group");
+        let mut seen = Vec::new();
+        loop {
+            let polled = group.poll(10, Duration::ZERO).expect("polls");
+            if polled.is_empty() {
+                break;
+            }
+            for delivery in polled {
+                seen.push(delivery.offset().0);
+                delivery.ack().expect("acks");
+            }
+        }
+        assert_eq!(seen, expected, "of {name}");
+    }
+}
+
+#[test]
+fn acks_that_ride_along_are_durable_after_a_sync() {
+    check(2000, || check_riders(false));
+    check(1000, || check_riders(true));
+}
