@@ -1,7 +1,7 @@
 //! Going on in a new segment, and what happens when there is no room for one.
 
 use crate::error::{Error, Result};
-use crate::format::frame::{HEADER_BYTES, Kind};
+use crate::format::frame::Kind;
 use crate::format::{header, name};
 use crate::mutant::{self, Mutant};
 use crate::segment::index::SegmentIndex;
@@ -75,7 +75,7 @@ impl Commits {
         let head_bytes = header::frames_at(checkpoint.0.len());
         let need = if need == u64::MAX { 0 } else { need };
         // Where the state is large, a segment has at least as much room for frames as for it.
-        let needed = head_bytes + need.max(head_bytes) + 2 * HEADER_BYTES as u64;
+        let needed = writer::file_bytes_for(head_bytes, need.max(head_bytes));
         self.ensure_spare(class, self.next_segment_bytes().max(needed))?;
         self.switch(&checkpoint, starts)?;
         drop(rolling);
@@ -125,7 +125,7 @@ impl Commits {
         if marks && mutant::on(Mutant::SealedTooEarly) {
             writer::mark(&old.segment, &sealed).map_err(|error| self.fail(&error))?;
         }
-        let segment = match writer::activate(&*self.storage, spare, &start, checkpoint, &[]) {
+        let segment = match writer::activate(&*self.storage, spare, &start, checkpoint, None) {
             Ok(segment) => segment,
             Err(error) => return Err(self.after_failed_switch(&file_name, needed, &error)),
         };

@@ -146,7 +146,7 @@ fn create(
         chain: 0,
         created_ms: clock.wall_ms(),
     };
-    let segment = writer::activate(storage, spare, &start, &(Vec::new(), 0), &[])?;
+    let segment = writer::activate(storage, spare, &start, &(Vec::new(), 0), None)?;
     Ok(Recovered {
         bases: vec![base],
         active: Active {
@@ -369,10 +369,8 @@ fn rewrite(
     }
     // Once the new file is synced all of it is durable, and says so: a crash before the next
     // write finds nothing to prove again.
-    let mut idle = [0; HEADER_BYTES];
     let end = part.scanned.end;
-    marker(Kind::Idle, end, &part.scanned.tail, end).encode(&mut idle);
-    tail.extend_from_slice(&idle);
+    let idle = marker(Kind::Idle, end, &part.scanned.tail, end);
     let mut checkpoint = Vec::new();
     let entries = state.encode(&mut checkpoint);
     let moves_whole_segment = base == old.base();
@@ -385,7 +383,7 @@ fn rewrite(
         chain: proven.tail.chain,
         created_ms: if moves_whole_segment { old.head.created_ms } else { clock.wall_ms() },
     };
-    let needed = frames_at(checkpoint.len()) + (bytes + 2 * HEADER_BYTES) as u64;
+    let needed = writer::file_bytes_for(frames_at(checkpoint.len()), bytes as u64);
     let room = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
     let temporary = name::unfinished(base);
     let spare = match writer::prepare(storage, &temporary, needed + room) {
@@ -396,7 +394,8 @@ fn rewrite(
     if mutant::on(Mutant::CutBeforeCopy) && !moves_whole_segment {
         old.file.set_size(old.file_at(base)).map_err(|e| Error::io("cut", &old.name, e))?;
     }
-    let segment = writer::activate(storage, spare, &start, &(checkpoint, entries), &tail)?;
+    let segment =
+        writer::activate(storage, spare, &start, &(checkpoint, entries), Some((&tail, &idle)))?;
     if !moves_whole_segment {
         // The new segment is in place: what lies behind its base in the old one is a copy.
         if options.media.may_mark(old, base) {

@@ -16,7 +16,7 @@ use crate::offset::Position;
 use crate::segment::chunk::usize_of;
 use crate::segment::scan::{Stop, scan};
 use crate::segment::sealed::open_segment;
-use crate::segment::writer::{Start, marker};
+use crate::segment::writer::{Start, file_bytes_for, marker};
 use crate::segment::{Segment, Tail};
 use crate::state::State;
 use crate::storage::disk::DiskStorage;
@@ -227,9 +227,7 @@ impl Salvage<'_> {
         // Where promised frames at the very end are lost, the log goes on behind them.
         let end = next.unwrap_or(after_last.max(evidence));
         let size = match end.0.checked_sub(base.0) {
-            Some(bytes) if bytes <= SEGMENT_BYTES_MAX => {
-                head.frames_at() + bytes + 2 * HEADER_BYTES as u64
-            }
+            Some(bytes) if bytes <= SEGMENT_BYTES_MAX => file_bytes_for(head.frames_at(), bytes),
             // No segment is that large: a file has a wrong name, or a watermark lies.
             _ => {
                 let expected = format!("a segment that ends near position {base}");

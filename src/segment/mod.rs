@@ -12,7 +12,8 @@ pub(crate) mod writer;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::format::frame::HEADER_BYTES;
+use crate::format::SECTOR_BYTES;
+use crate::format::frame::{HEADER_BYTES, Header};
 use crate::format::header::SegmentHead;
 use crate::offset::{Position, TopicId};
 use crate::state::State;
@@ -20,6 +21,9 @@ use crate::storage::{Storage, StorageFile};
 use crate::sync::{Mutex, RwLock};
 use index::SegmentIndex;
 use sealed::Sealed;
+
+/// How many copies of a marker lie at the end of a file, each at the beginning of a sector.
+pub(crate) const ECHOES: u64 = 2;
 
 /// What the next frame continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +65,37 @@ impl Segment {
         self.frames_at + (position.0 - self.head.base.0)
     }
 
-    /// The position up to which frames fit; behind it is room for a marker.
+    /// The position of a byte of the file behind its head.
+    fn position_at(&self, file_at: u64) -> Position {
+        self.head.base.plus(file_at - self.frames_at)
+    }
+
+    /// The position up to which frames fit; behind it is room for a marker, and for its echoes.
     pub(crate) fn room_end(&self) -> Position {
-        let room = self.file_bytes.saturating_sub(self.frames_at + HEADER_BYTES as u64);
+        let room = self.echoes_at().saturating_sub(self.frames_at + HEADER_BYTES as u64);
         self.head.base.plus(room)
+    }
+
+    /// The byte of the file behind which only echoes lie.
+    pub(crate) fn echoes_at(&self) -> u64 {
+        let sectors = (self.file_bytes.saturating_sub(HEADER_BYTES as u64)) / SECTOR_BYTES as u64;
+        (sectors + 1).saturating_sub(ECHOES) * SECTOR_BYTES as u64
+    }
+
+    /// The copies of a marker, each with the byte of the file at which it lies.
+    ///
+    /// They lie in other sectors than the frames, so that no two sectors that are lost or trade
+    /// places take both the last records and all that vouches for them. There are none where the
+    /// frames reach too far, as they do in files that were made without room for them.
+    pub(crate) fn echoes_of(&self, marker: &Header) -> impl Iterator<Item = (u64, Header)> {
+        let first = self.echoes_at();
+        let has_room = self.file_at(marker.position) + HEADER_BYTES as u64 <= first;
+        let echoes = if has_room { ECHOES } else { 0 };
+        let marker = *marker;
+        (0..echoes).map(move |number| {
+            let at = first + number * SECTOR_BYTES as u64;
+            (at, Header { position: self.position_at(at), ..marker })
+        })
     }
 }
 

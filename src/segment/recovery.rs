@@ -5,7 +5,7 @@
 //! |---|---|---|---|
 //! | a `Sealed` marker | anything | anything | `Missing` |
 //! | anything else | above the end | anything | `Damaged` |
-//! | a `Closed` marker | up to the end | not looked at | `Clean` |
+//! | a `Closed` marker | up to the end | zeros, or not looked at | `Clean` |
 //! | anything else | exactly the end | zeros | `Intact` |
 //! | anything else | below the end, or the rest is dirty | | `Unproven` |
 //!
@@ -48,7 +48,7 @@ pub(crate) fn classify_tail(scan: &Scan) -> Verdict {
         };
         return Verdict::Damaged { at: scan.end, durable: scan.durable, expected, found };
     }
-    if scan.stop == Stop::Marker(Kind::Closed) {
+    if scan.stop == Stop::Marker(Kind::Closed) && !scan.rest_is_dirty {
         return Verdict::Clean;
     }
     let proven = scan.durable == scan.end || mutant::on(Mutant::TrustCachedTail);
@@ -85,9 +85,9 @@ mod tests {
         let rows = [
             ("missing", sealed),
             ("damaged", !sealed && above),
-            ("clean", !sealed && !above && closed),
+            ("clean", !sealed && !above && closed && !dirty),
             ("intact", !sealed && !closed && exact && !dirty),
-            ("unproven", !sealed && !closed && !above && (!exact || dirty)),
+            ("unproven", !sealed && !above && (dirty || !closed && !exact)),
         ];
         rows.iter().filter(|row| row.1).map(|row| row.0).collect()
     }

@@ -9,6 +9,7 @@ use crate::offset::Position;
 use crate::storage::read_full;
 
 use super::chunk::usize_of;
+use super::writer::marker;
 use super::{Segment, Tail};
 
 /// How much is read at a time.
@@ -134,11 +135,22 @@ pub(crate) fn scan(
         scan.end = scan.end.plus(header.frame_bytes());
         scan.tail = Tail { sequence: header.sequence + 1, chain: identity, epoch: header.epoch };
     }
-    // After a clean close nothing was written: that is what the marker says.
-    if scan.stop != Stop::Marker(Kind::Closed) {
+    // After a clean close nothing was written. The marker alone does not prove it: the disk may
+    // have brought back a sector from before the log was opened again.
+    if scan.stop != Stop::Marker(Kind::Closed) || !is_echoed(segment, &scan)? {
         look_behind(segment, &mut window, &mut scan)?;
     }
     Ok(scan)
+}
+
+/// Whether an echo says, too, that the log was closed at the end of `scan`.
+fn is_echoed(segment: &Segment, scan: &Scan) -> Result<bool> {
+    let marker = marker(Kind::Closed, scan.end, &scan.tail, scan.end);
+    let Some((at, expected)) = segment.echoes_of(&marker).next() else { return Ok(false) };
+    let mut bytes = [0; HEADER_BYTES];
+    let read = read_full(&*segment.file, &mut bytes, at)
+        .map_err(|e| Error::io("read", &segment.name, e))?;
+    Ok(Header::decode(&bytes[..read]).is_ok_and(|(found, _)| found == expected))
 }
 
 /// Whether these bytes are the header that belongs at the end of `scan`. After a gap nobody
@@ -193,14 +205,18 @@ fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> R
     // A marker itself is not behind the end.
     let skip = if matches!(scan.stop, Stop::Marker(_)) { HEADER_BYTES } else { 0 };
     let mut at = segment.file_at(scan.end) + skip as u64;
+    // The sectors of the echoes are not for frames: whatever is there is in the way of none.
+    let echoes_at = segment.echoes_at();
+    let frames_until = if at <= echoes_at { echoes_at } else { segment.file_bytes };
     while at < segment.file_bytes {
         // Windows overlap by a header, so that none is cut in two.
         let bytes = window.get(at, WINDOW_BYTES)?;
         if bytes.is_empty() {
             break;
         }
-        scan.rest_is_dirty |= !is_zero(bytes);
-        let base = scan_position(segment, at);
+        let of_frames = bytes.len().min(usize_of(frames_until.saturating_sub(at)));
+        scan.rest_is_dirty |= !is_zero(&bytes[..of_frames]);
+        let base = segment.position_at(at);
         let last = bytes.len().saturating_sub(HEADER_BYTES - 1);
         for i in (0..last).step_by(ALIGNMENT) {
             if bytes[i..i + 4] != frame::MAGIC.to_le_bytes() {
@@ -216,10 +232,6 @@ fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> R
         at += whole_steps as u64;
     }
     Ok(())
-}
-
-fn scan_position(segment: &Segment, file_at: u64) -> Position {
-    segment.base().plus(file_at - segment.file_at(segment.base()))
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

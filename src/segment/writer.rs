@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::SECTOR_BYTES;
 use crate::format::frame::{HEADER_BYTES, Header, Kind};
 use crate::format::header::SegmentHead;
 use crate::format::name;
@@ -12,7 +13,7 @@ use crate::mutant::{self, Mutant};
 use crate::offset::Position;
 use crate::storage::{Storage, StorageFile, is_full, write_full};
 
-use super::Segment;
+use super::{ECHOES, Segment};
 
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
@@ -107,39 +108,50 @@ fn failed_to_prepare(
     Error::io("prepare", file_name, error)
 }
 
+/// The bytes of a file with room for a head with a checkpoint, for frames of so many bytes, for
+/// a marker behind them and for its echoes.
+pub(crate) fn file_bytes_for(head_bytes: u64, frame_bytes: u64) -> u64 {
+    let sector = SECTOR_BYTES as u64;
+    (head_bytes + frame_bytes + HEADER_BYTES as u64).next_multiple_of(sector) + ECHOES * sector
+}
+
 /// Gives `spare` its place in the log: from here on, it is the newest segment.
 ///
 /// Everything before `start.base` must be durable. `tail` are frames that are known to follow
-/// it; recovery moves them along.
+/// it, and the marker behind them; recovery moves them along.
 pub(crate) fn activate(
     storage: &dyn Storage,
     spare: Spare,
     start: &Start,
     checkpoint: &(Vec<u8>, u32),
-    tail: &[u8],
+    tail: Option<(&[u8], &Header)>,
 ) -> Result<Segment> {
     let (checkpoint, entries) = checkpoint;
     let head = start.head(checkpoint, *entries, spare.bytes)?;
     let mut bytes = head.encode(checkpoint);
-    bytes.extend_from_slice(tail);
-    assert!(bytes.len() as u64 + HEADER_BYTES as u64 <= spare.bytes, "the spare was made to fit");
-    let file_name = name::segment(start.base);
+    bytes.extend_from_slice(tail.map_or(&[][..], |(frames, _)| frames));
+    let segment = Segment::new(spare.file, name::segment(start.base), head, spare.bytes);
+    let room_end = segment.file_at(segment.room_end());
+    assert!(bytes.len() as u64 <= room_end, "the spare was made to fit");
+    let (file, temporary) = (&segment.file, &spare.file_name);
     let early = mutant::on(Mutant::CheckpointWrittenLate);
     if early {
-        give_name(storage, &spare.file_name, &file_name)?;
+        give_name(storage, temporary, &segment.name)?;
     }
-    write_full(&*spare.file, &bytes, 0).map_err(|e| Error::io("write", &spare.file_name, e))?;
+    let written = write_full(&**file, &bytes, 0)
+        .and_then(|()| tail.map_or(Ok(()), |(_, marker)| write_marker(&segment, marker)));
+    written.map_err(|e| Error::io("write", temporary, e))?;
     if !mutant::on(Mutant::NewSegmentNotSynced) {
-        spare.file.sync().map_err(|e| Error::io("sync", &spare.file_name, e))?;
+        file.sync().map_err(|e| Error::io("sync", temporary, e))?;
     }
     if !early {
-        give_name(storage, &spare.file_name, &file_name)?;
+        give_name(storage, temporary, &segment.name)?;
     }
     if mutant::on(Mutant::SizeNotSynced) {
-        let grown = spare.file.set_size(spare.bytes);
-        grown.map_err(|e| Error::io("extend", &file_name, e))?;
+        let grown = file.set_size(spare.bytes);
+        grown.map_err(|e| Error::io("extend", &segment.name, e))?;
     }
-    Ok(Segment::new(spare.file, file_name, head, spare.bytes))
+    Ok(segment)
 }
 
 fn give_name(storage: &dyn Storage, from: &str, to: &str) -> Result<()> {
@@ -152,17 +164,27 @@ fn give_name(storage: &dyn Storage, from: &str, to: &str) -> Result<()> {
     storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))
 }
 
-/// Writes a marker at `at`, and syncs it. The next frame overwrites it.
+/// Writes a marker with its echoes, and syncs them. The next frame overwrites the marker, the
+/// next marker the echoes.
 pub(crate) fn mark(segment: &Segment, marker: &Header) -> Result<()> {
-    debug_assert!(marker.kind != Kind::Frame, "a marker has no entries");
-    let mut bytes = [0; HEADER_BYTES];
-    marker.encode(&mut bytes);
-    let at = segment.file_at(marker.position);
-    write_full(&*segment.file, &bytes, at).map_err(|e| Error::io("write", &segment.name, e))?;
+    write_marker(segment, marker).map_err(|e| Error::io("write", &segment.name, e))?;
     if mutant::on(Mutant::MarkerBeforeDurable) {
         return Ok(());
     }
     segment.file.sync().map_err(|e| Error::io("sync", &segment.name, e))
+}
+
+fn write_marker(segment: &Segment, marker: &Header) -> io::Result<()> {
+    debug_assert!(marker.kind != Kind::Frame, "a marker has no entries");
+    let mut bytes = [0; HEADER_BYTES];
+    marker.encode(&mut bytes);
+    write_full(&*segment.file, &bytes, segment.file_at(marker.position))?;
+    // A sealed segment needs none: the next one vouches for all of it.
+    for (at, echo) in segment.echoes_of(marker).filter(|(_, echo)| echo.kind != Kind::Sealed) {
+        echo.encode(&mut bytes);
+        write_full(&*segment.file, &bytes, at)?;
+    }
+    Ok(())
 }
 
 /// A marker at the end of the log, or of a segment.

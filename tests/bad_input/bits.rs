@@ -5,7 +5,7 @@ use ackline::{Log, Result};
 use crate::common::{Machine, fill, has_suffix, payload, poll, small, try_read_all};
 
 const RECORDS: u64 = 60;
-const ACKED: u64 = 7;
+const ACKED: u64 = 4;
 const BITS: usize = 20_000;
 
 fn made() -> Machine {
