@@ -5,10 +5,10 @@ mod common;
 
 use std::time::Duration;
 
-use ackline::simulation::Crash;
-use ackline::{Ending, Error, Log, Options, SyncPolicy, Topic};
+use ackline::simulation::{Crash, salvage_on};
+use ackline::{Ending, Error, Log, Media, Offset, Options, SyncPolicy, Topic};
 
-use common::{Machine, assert_holds, fill, has_suffix, is_segment, read_all, small};
+use common::{Machine, assert_holds, fill, has_suffix, is_segment, payload, read_all, small};
 
 fn topic(log: &Log) -> Topic {
     log.topic("t").expect("a topic")
@@ -270,4 +270,40 @@ fn nothing_but_segments_and_sidecars_is_left_behind() {
     log.close().expect("closes");
     let ours = |name: &String| is_segment(name) || has_suffix(name, "idx");
     assert!(machine.disk.names().iter().all(ours), "{:?}", machine.disk.names());
+}
+
+/// A disk that gives back a sector from a life of the file in which the log went on in another
+/// way: what is there is whole and lies where it belongs, and only what follows it contradicts.
+#[test]
+fn a_frame_of_another_history_is_found_by_what_follows_it() {
+    for closed in [false, true] {
+        let options = || small().media(Media::WholeSectors);
+        let machine = Machine::new(1);
+        let log = machine.open(options());
+        fill(&topic(&log), 0..2);
+        log.close().expect("closes");
+        let other = machine.fork();
+        fill(&topic(&other.open(options())), 7..8);
+        let log = machine.open(options());
+        fill(&topic(&log), 2..4);
+        if closed {
+            log.close().expect("closes");
+        }
+        machine.disk.crash(Crash::Kill);
+        let (name, bytes) = machine.segments().pop().expect("a segment");
+        let old = other.disk.file(&name).expect("both have the same segment");
+        let at = (0..bytes.len()).step_by(512).find(|&at| bytes[at..at + 512] != old[at..at + 512]);
+        let at = at.expect("they differ");
+        machine.disk.overwrite(&name, at as u64, &old[at..at + 512]);
+        assert_error!(machine.try_open(options()), Error::Corrupt { .. });
+        let report = salvage_on(&*machine.disk.storage()).expect("salvages");
+        assert_eq!(report.lost.len(), 1, "the frame of the other history is what is lost");
+        let topic = topic(&machine.open(options()));
+        let mut reader = topic.read_from(Offset(0)).expect("reads");
+        for i in 0..2 {
+            assert_eq!(reader.next().expect("a message").expect("whole").payload(), payload(i));
+        }
+        assert_error!(reader.next().expect("a gap"), Error::Lagged { .. });
+        assert_eq!(reader.next().expect("a message").expect("whole").payload(), payload(3));
+    }
 }

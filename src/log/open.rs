@@ -205,7 +205,7 @@ fn recover(
     report.replayed_bytes = scanned.end.0 - segment.base().0;
     match classify_tail(&scanned) {
         Verdict::Damaged { at, durable, expected, found } => {
-            let expected = format!("{expected} (position {at} is below {durable}, promised)");
+            let expected = format!("{expected} (all below position {durable} was promised)");
             Err(Error::corrupt(&segment.name, segment.file_at(at), expected, found))
         }
         Verdict::Missing { base } => {

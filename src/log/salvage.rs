@@ -199,7 +199,8 @@ impl Salvage<'_> {
             None => {
                 let sealed = scanned.stop == Stop::Marker(Kind::Sealed);
                 let is_cut = segment.file_bytes < segment.head.file_bytes;
-                scanned.durable <= scanned.end && !sealed && !is_cut
+                let contradicted = matches!(scanned.stop, Stop::Contradicted { .. });
+                scanned.durable <= scanned.end && !sealed && !is_cut && !contradicted
             }
         };
         if is_whole {
@@ -223,6 +224,7 @@ impl Salvage<'_> {
             None => self.new_head(previous, base)?,
         };
         let (runs, evidence) = find_frames(&old, base, next);
+        let runs = consistent(runs);
         let after_last = runs.last().map_or(base, |run| run.position.plus(run.bytes as u64));
         // Where promised frames at the very end are lost, the log goes on behind them.
         let end = next.unwrap_or(after_last.max(evidence));
@@ -352,6 +354,24 @@ impl Salvage<'_> {
             .and_then(|()| storage.sync_directory());
         replaced.map_err(|e| Error::io("replace", file_name, e))
     }
+}
+
+/// Leaves out the frames of another history: what a later frame calls durable and does not
+/// follow was not there when that one was written.
+fn consistent(runs: Vec<Run>) -> Vec<Run> {
+    let mut kept: Vec<Run> = Vec::new();
+    for run in runs {
+        let adjoins = |last: &Run| last.position.plus(last.bytes as u64) == run.position;
+        let contradicts = |last: &Run| adjoins(last) && run.header.previous != last.identity;
+        if kept.last().is_some_and(contradicts) {
+            if run.header.durable < run.position {
+                continue;
+            }
+            kept.pop();
+        }
+        kept.push(run);
+    }
+    kept
 }
 
 /// All whole frames of a file that lie where they belong, whatever lies between them, and the

@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | a `Sealed` marker | anything | anything | `Missing` |
 //! | anything else | above the end | anything | `Damaged` |
+//! | a header that contradicts them | up to the end | anything | `Damaged` |
 //! | a `Closed` marker | up to the end | zeros, or not looked at | `Clean` |
 //! | anything else | exactly the end | zeros | `Intact` |
 //! | anything else | below the end, or the rest is dirty | | `Unproven` |
@@ -39,9 +40,11 @@ pub(crate) fn classify_tail(scan: &Scan) -> Verdict {
     if scan.stop == Stop::Marker(Kind::Sealed) {
         return Verdict::Missing { base: scan.durable };
     }
-    if scan.durable > scan.end {
+    if scan.durable > scan.end || matches!(scan.stop, Stop::Contradicted { .. }) {
         let (expected, found) = match &scan.stop {
-            Stop::Broken { expected, found } => (expected.clone(), found.clone()),
+            Stop::Broken { expected, found } | Stop::Contradicted { expected, found } => {
+                (expected.clone(), found.clone())
+            }
             Stop::Zero => ("a frame".to_owned(), "zeros".to_owned()),
             Stop::FileEnd => ("a frame".to_owned(), "the end of the file".to_owned()),
             Stop::Marker(kind) => ("a frame".to_owned(), format!("the marker {kind:?}")),
@@ -80,14 +83,16 @@ mod tests {
     /// The table of the module's documentation, each row as a predicate of its own.
     fn matching_rows(stop: &Stop, durable: u64, dirty: bool) -> Vec<&'static str> {
         let sealed = *stop == Stop::Marker(Kind::Sealed);
+        let contradicted = matches!(stop, Stop::Contradicted { .. });
         let closed = *stop == Stop::Marker(Kind::Closed);
         let (above, exact) = (durable > END.0, durable == END.0);
         let rows = [
             ("missing", sealed),
             ("damaged", !sealed && above),
+            ("damaged", contradicted && !above),
             ("clean", !sealed && !above && closed && !dirty),
-            ("intact", !sealed && !closed && exact && !dirty),
-            ("unproven", !sealed && !above && (dirty || !closed && !exact)),
+            ("intact", !sealed && !closed && !contradicted && exact && !dirty),
+            ("unproven", !sealed && !contradicted && !above && (dirty || !closed && !exact)),
         ];
         rows.iter().filter(|row| row.1).map(|row| row.0).collect()
     }
@@ -107,7 +112,9 @@ mod tests {
         let broken = Stop::Broken { expected: "a".to_owned(), found: "b".to_owned() };
         let markers =
             [Kind::Idle, Kind::Closed, Kind::Opened, Kind::Sealed, Kind::Gap].map(Stop::Marker);
-        let stops = markers.into_iter().chain([Stop::Zero, Stop::FileEnd, broken]);
+        let (expected, found) = ("a".to_owned(), "b".to_owned());
+        let contradicted = Stop::Contradicted { expected, found };
+        let stops = markers.into_iter().chain([Stop::Zero, Stop::FileEnd, broken, contradicted]);
         let mut seen = std::collections::BTreeMap::new();
         for stop in stops {
             for durable in [0, 999, 1000, 1001, u64::MAX] {

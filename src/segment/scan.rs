@@ -26,6 +26,9 @@ pub(crate) enum Stop {
     FileEnd,
     /// Not a frame, or not the one that belongs here.
     Broken { expected: String, found: String },
+    /// A whole header that says that all before it is durable, and follows another frame than
+    /// the one that is there: a disk that gave back what it held in an earlier life.
+    Contradicted { expected: String, found: String },
 }
 
 /// What a segment holds.
@@ -178,7 +181,11 @@ fn classify(
             if header.previous != scan.tail.chain && !mutant::on(Mutant::SkipChainCheck) =>
         {
             let expected = format!("a frame that follows {:08x}", scan.tail.chain);
-            broken(expected, format!("one that follows {:08x}", header.previous))
+            let found = format!("one that follows {:08x}", header.previous);
+            if header.durable >= scan.end {
+                return Err(Stop::Contradicted { expected, found });
+            }
+            broken(expected, found)
         }
         Ok((header, _)) if header.sequence != scan.tail.sequence => {
             broken(format!("frame {}", scan.tail.sequence), format!("frame {}", header.sequence))

@@ -90,7 +90,18 @@ fn a_frame_of_another_position_is_not_taken() {
 
 #[test]
 fn a_frame_that_follows_another_one_is_not_taken() {
-    check_stops_at_once(&Header { previous: 78, ..first() }, "follows 0000004d");
+    let torn = Header { previous: 78, durable: Position(900), ..first() };
+    check_stops_at_once(&torn, "follows 0000004d");
+}
+
+#[test]
+fn a_frame_that_follows_another_one_and_calls_it_durable_contradicts_what_is_there() {
+    let segment = segment(4096);
+    put(&segment, Position(1000), &Header { previous: 78, ..first() });
+    let scan = scanned(&segment);
+    let (expected, found) = ("a frame that follows 0000004d", "one that follows 0000004e");
+    let (expected, found) = (expected.to_owned(), found.to_owned());
+    assert_eq!(scan.stop, Stop::Contradicted { expected, found });
 }
 
 #[test]
