@@ -111,6 +111,10 @@ impl Ticket {
 
     /// Makes one of the waiting threads the leader. `false` if there is none.
     pub(crate) fn offer_lead(&self) -> bool {
+        // Nobody registers meanwhile, as the caller holds the queue's lock.
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            return false;
+        }
         let mut state = self.state.lock();
         if self.waiting.load(Ordering::Acquire) == 0 || state.result.is_some() {
             return false;

@@ -75,10 +75,11 @@ impl Commits {
         }
     }
 
-    /// Gives leadership to a waiter of the next gathering, or to nobody.
+    /// Gives leadership to a waiter of the next gathering that has one, or to nobody. What lies
+    /// before that gathering is written on the way.
     pub(super) fn hand_off(&self) {
         let Some(mut core) = self.core.lock_in_drop() else { return };
-        let offered = core.queue.front().is_some_and(|front| front.ticket.offer_lead());
+        let offered = core.queue.iter().any(|gather| gather.ticket.offer_lead());
         if offered {
             return;
         }
