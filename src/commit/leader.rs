@@ -206,6 +206,16 @@ impl Commits {
         gather.touched
     }
 
+    /// Makes durable which names the directory has.
+    pub(crate) fn sync_names(&self) -> Result<(), Error> {
+        let syncing = self.syncing.lock();
+        self.latch.check()?;
+        let Err(error) = self.storage.sync_directory() else { return Ok(()) };
+        let error = self.latch.set(&Error::io("sync", self.storage.describe(), error));
+        drop(syncing);
+        Err(self.fail(&error))
+    }
+
     /// Makes everything durable that is written, beside the leader if there is one.
     pub(crate) fn sync_written(&self) -> Result<(), Error> {
         self.latch.check()?;

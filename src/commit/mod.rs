@@ -118,9 +118,9 @@ struct Writer {
 pub(crate) struct Commits {
     pub(crate) core: Mutex<Core>,
     writer: Mutex<Writer>,
-    /// Held while a file is synced beside the leader, until a failure is latched: the system
-    /// reports it to one of two syncs at the same time and lets the other one succeed. Locked
-    /// after the writer.
+    /// Held while a file is synced beside the leader, or the directory, until a failure is
+    /// latched: the system reports it to one of two syncs at the same time and lets the other
+    /// one succeed. Locked after the writer.
     syncing: Mutex<()>,
     pub(crate) segments: Segments,
     pub(crate) marks: Watermarks,

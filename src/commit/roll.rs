@@ -86,13 +86,15 @@ impl Commits {
     /// Ends the active segment and makes the spare one the active one.
     fn switch(&self, checkpoint: &(Vec<u8>, u32), starts: Starts) -> Result<()> {
         let mut writer = self.writer.lock();
+        // Nobody syncs the old segment or the directory meanwhile: if both fail, the system may
+        // tell only one of us.
+        let syncing = self.syncing.lock();
+        self.latch.check()?;
         let old = self.segments.active();
         let base = self.core.lock().end;
         // All of the old segment must be on disk before the new one is: recovery reads only the
         // newest.
         if self.marks.durable() < base && !mutant::on(Mutant::OldSegmentNotSynced) {
-            let _syncing = self.syncing.lock();
-            self.latch.check()?;
             let synced = old.segment.file.sync();
             synced.map_err(|e| self.fail(&Error::io("sync", &old.segment.name, e)))?;
             Counters::add(&self.counters.syncs, 1);
@@ -130,6 +132,7 @@ impl Commits {
             Err(error) => return Err(self.after_failed_switch(&file_name, needed, &error)),
         };
         drop(preparing);
+        drop(syncing);
         // From here on the new segment is the newest. The marker lets a reader of the old one
         // know that it existed.
         if marks && !mutant::on(Mutant::SealNotMarked) {
