@@ -330,3 +330,133 @@ impl<T: Clone + Unpin> Future for Pending<T> {
         }
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    /// A thread that waits as a commit does; it says whether it was asked to lead.
+    fn wait(ticket: &Ticket) -> bool {
+        match ticket.park(None) {
+            Parked::Done(result) => {
+                result.expect("the ticket is completed well");
+                false
+            }
+            Parked::Lead => {
+                assert!(ticket.complete(&Ok(())).is_empty(), "nobody called back");
+                true
+            }
+            Parked::TimedOut => panic!("there is no time limit"),
+        }
+    }
+
+    #[test]
+    fn of_those_who_wait_one_is_made_the_leader_and_all_learn_of_the_end() {
+        let ticket = Arc::new(Ticket::default());
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                ticket.register();
+                let ticket = Arc::clone(&ticket);
+                std::thread::spawn(move || wait(&ticket))
+            })
+            .collect();
+        assert!(ticket.offer_lead(), "somebody waits");
+        let led = waiting.into_iter().map(|waiter| waiter.join().expect("it returns"));
+        assert_eq!(led.filter(|led| *led).count(), 1);
+        assert!(ticket.is_done() && !ticket.offer_lead(), "nobody waits any more");
+    }
+
+    #[test]
+    fn who_comes_after_the_end_does_not_wait() {
+        let ticket = Ticket::completed();
+        ticket.register();
+        assert!(!wait(&ticket));
+        assert!(matches!(ticket.poll(Waker::noop()), Some(Ok(()))));
+        assert!(ticket.call_back(Box::new(drop)).is_some(), "the callback is handed back");
+    }
+
+    #[test]
+    fn a_task_and_a_callback_learn_of_the_end() {
+        struct Woken(std::sync::mpsc::Sender<()>);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.send(()).expect("the test waits for it");
+            }
+        }
+        let ticket = Arc::new(Ticket::default());
+        let (woken, wakes) = std::sync::mpsc::channel();
+        assert!(ticket.poll(&Waker::from(Arc::new(Woken(woken)))).is_none());
+        assert!(ticket.call_back(Box::new(drop)).is_none());
+        let completing = Arc::clone(&ticket);
+        let completing = std::thread::spawn(move || completing.complete(&Err(Error::Closed)));
+        wakes.recv().expect("the task is woken");
+        assert!(matches!(ticket.result(), Some(Err(Error::Closed))), "before the task was woken");
+        assert_eq!(completing.join().expect("it returns").len(), 1, "the callback is to be run");
+    }
+}
+
+/// All orders in which the steps of a few threads can come.
+#[cfg(all(test, shuttle))]
+mod interleaved {
+    use super::*;
+    use crate::sync::thread;
+
+    /// A thread that waits as a commit does: leads if it is asked to, and completes the ticket.
+    fn follow(ticket: &Ticket) -> bool {
+        match ticket.park(None) {
+            Parked::Done(result) => {
+                result.expect("the ticket is completed well");
+                false
+            }
+            Parked::Lead => {
+                assert!(ticket.complete(&Ok(())).is_empty(), "nobody called back");
+                true
+            }
+            Parked::TimedOut => panic!("there is no time limit"),
+        }
+    }
+
+    fn waiters(ticket: &Arc<Ticket>, number: usize) -> Vec<thread::JoinHandle<bool>> {
+        let waiter = |_| {
+            // As under the queue's lock, before anybody can make an offer.
+            ticket.register();
+            let ticket = Arc::clone(ticket);
+            thread::spawn(move || follow(&ticket))
+        };
+        (0..number).map(waiter).collect()
+    }
+
+    fn check_complete(number: usize) {
+        let ticket = Arc::new(Ticket::default());
+        let waiting = waiters(&ticket, number);
+        assert!(ticket.complete(&Ok(())).is_empty(), "nobody called back");
+        for waiter in waiting {
+            assert!(!waiter.join().expect("it returns"), "leadership was offered to nobody");
+        }
+        assert!(!ticket.offer_lead(), "nobody waits any more");
+    }
+
+    fn check_offer(number: usize) {
+        let ticket = Arc::new(Ticket::default());
+        let waiting = waiters(&ticket, number);
+        assert!(ticket.offer_lead(), "somebody waits");
+        let leaders = waiting.into_iter().map(|waiter| waiter.join().expect("it returns"));
+        assert_eq!(leaders.filter(|leads| *leads).count(), 1);
+    }
+
+    #[test]
+    fn waiters_learn_of_the_end_in_whatever_order_the_steps_come() {
+        shuttle::check_dfs(|| check_complete(2), None);
+    }
+
+    #[test]
+    fn a_waiter_that_is_offered_leadership_takes_it_in_whatever_order_the_steps_come() {
+        shuttle::check_dfs(|| check_offer(1), None);
+    }
+
+    #[test]
+    fn of_several_waiters_one_leads_and_all_return_whatever_order_is_drawn() {
+        shuttle::check_random(|| check_offer(3), 20_000);
+        shuttle::check_random(|| check_complete(3), 20_000);
+    }
+}

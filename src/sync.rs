@@ -182,3 +182,48 @@ mod tests {
         sleeper.join().expect("the sleeper returns");
     }
 }
+
+/// All orders in which the steps of a few threads can come.
+#[cfg(all(test, shuttle))]
+mod interleaved {
+    use super::*;
+    use std::sync::Arc;
+
+    use atomic::AtomicBool;
+
+    /// A sleeper as every user of [`Signal`] is one: observe, look, sleep.
+    fn sleep_until(signal: &Signal, happened: &AtomicBool) {
+        loop {
+            let observed = signal.observe();
+            if happened.load(Ordering::SeqCst) {
+                return;
+            }
+            signal.wait(observed, None);
+        }
+    }
+
+    fn check(sleepers: usize) {
+        let shared = Arc::new((Signal::default(), AtomicBool::new(false)));
+        let sleeping: Vec<_> = (0..sleepers)
+            .map(|_| {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || sleep_until(&shared.0, &shared.1))
+            })
+            .collect();
+        shared.1.store(true, Ordering::SeqCst);
+        shared.0.notify();
+        for sleeper in sleeping {
+            sleeper.join().expect("the sleeper returns");
+        }
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_in_whatever_order_the_steps_come() {
+        shuttle::check_dfs(|| check(1), None);
+    }
+
+    #[test]
+    fn two_sleepers_are_woken_whatever_order_is_drawn() {
+        shuttle::check_random(|| check(2), 20_000);
+    }
+}
