@@ -147,3 +147,48 @@ fn waiters_of_a_slow_sync_give_up_and_their_records_are_in_the_log() {
     });
     assert!(gave_up.load(Ordering::Relaxed) > 0, "some wait was too long");
 }
+
+#[test]
+fn who_waits_needs_no_other_thread_to_write_what_nobody_waits_for() {
+    check(3000, || {
+        let machine = Machine::new();
+        let log = machine.open(roomy().sync(SyncPolicy::EachAppend));
+        let topic = log.topic("t").expect("a topic");
+        let promises = Promises::default();
+        let mut threads = writers(&topic, &promises, 2, 2);
+        threads.push(thread::spawn(move || {
+            for _ in 0..3 {
+                topic.submit("0.9").detach();
+            }
+        }));
+        join(threads);
+    });
+}
+
+#[test]
+fn two_threads_that_make_the_same_topic_and_group_get_the_same() {
+    check(3000, || {
+        let machine = Machine::new();
+        let log = machine.open(roomy());
+        let made: Vec<_> = (0..2)
+            .map(|_| {
+                let log = log.clone();
+                thread::spawn(move || {
+                    let topic = log.topic("t").expect("a topic");
+                    let group = topic.group("g").expect("a group");
+                    topic.append("a record").expect("appends");
+                    group.poll(1, Duration::ZERO).expect("polls").pop().map(|one| one.ack())
+                })
+            })
+            .collect();
+        let acked = made.into_iter().filter_map(|one| one.join().expect("it returns"));
+        assert!(acked.map(|acked| acked.expect("acks")).count() >= 1);
+        log.sync().expect("syncs");
+        drop(log);
+        let log = machine.crash(roomy());
+        assert_eq!(log.topics(), ["t"]);
+        let topic = log.topic("t").expect("a topic");
+        assert_eq!(log.groups(&topic), ["g"]);
+        assert_eq!(topic.offsets().end.0, 2);
+    });
+}

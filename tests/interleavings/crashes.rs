@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ackline::simulation::Crash;
-use ackline::{Delivery, Group, Log, Options, Result, Topic};
+use ackline::{Delivery, Group, Log, Options, Result, Retention, SyncPolicy, Topic};
 use shuttle::thread;
 
 use super::appends::join;
@@ -24,6 +24,10 @@ struct Consumed {
     acked: BTreeSet<u64>,
     /// Acknowledged in a batch, which may or may not have taken effect.
     batched: BTreeSet<u64>,
+    /// Rejected, with or without an answer.
+    rejected: BTreeSet<u64>,
+    /// What is answered is durable by the log's policy, not only after a commit.
+    syncs: bool,
 }
 
 impl Consumed {
@@ -34,13 +38,22 @@ impl Consumed {
     }
 }
 
-/// Consumes until the disk is gone: acknowledges alone, commits, and hands on in batches.
+/// Consumes until the disk is gone: acknowledges alone, commits, hands on in batches and rejects.
 fn consume(log: &Log, group: &Group, out: &Topic, consumed: &Mutex<Consumed>) -> Result<()> {
+    let is_acked = |offset| {
+        let mut consumed = consumed.lock().expect("no holder panicked");
+        let kept = &mut *consumed;
+        if kept.syncs {
+            kept.settled.insert(offset)
+        } else {
+            kept.acked.insert(offset)
+        };
+    };
     for round in 0..3 {
         for delivery in group.poll(2, Duration::ZERO)? {
             let offset = delivery.offset().0;
             consumed.lock().expect("no holder panicked").hand_out(&delivery);
-            match (round + offset) % 3 {
+            match (round + offset) % 4 {
                 0 => {
                     delivery.ack()?;
                     consumed.lock().expect("no holder panicked").acked.insert(offset);
@@ -48,7 +61,12 @@ fn consume(log: &Log, group: &Group, out: &Topic, consumed: &Mutex<Consumed>) ->
                 1 => {
                     consumed.lock().expect("no holder panicked").batched.insert(offset);
                     log.batch().append(out, offset.to_string()).ack(delivery).commit()?;
-                    consumed.lock().expect("no holder panicked").settled.insert(offset);
+                    is_acked(offset);
+                }
+                2 => {
+                    consumed.lock().expect("no holder panicked").rejected.insert(offset);
+                    delivery.reject("it is one of these")?;
+                    is_acked(offset);
                 }
                 _ => drop(delivery),
             }
@@ -61,7 +79,7 @@ fn consume(log: &Log, group: &Group, out: &Topic, consumed: &Mutex<Consumed>) ->
 }
 
 /// Checks what is left of a group, by delivering all of it.
-fn check_group(group: &Group, out: &Topic, known: &Consumed) {
+fn check_group(log: &Log, group: &Group, out: &Topic, known: &Consumed) {
     let end = group.topic().offsets().end.0;
     let mut delivered = BTreeMap::new();
     loop {
@@ -77,23 +95,44 @@ fn check_group(group: &Group, out: &Topic, known: &Consumed) {
     }
     let handed_on: BTreeSet<u64> =
         texts(out).iter().map(|text| text.parse().expect("an offset")).collect();
+    let mut buried = BTreeSet::new();
+    if log.topics().contains(&group.dead_letter_topic()) {
+        let letters = log.topic(&group.dead_letter_topic()).expect("a topic");
+        for letter in letters.read_from(letters.offsets().start).expect("reads") {
+            let letter = letter.expect("reads");
+            let source = letter.header("ackline.offset").expect("a letter names its source");
+            let offset = String::from_utf8_lossy(source).parse().expect("an offset");
+            assert!(buried.insert(offset), "two letters for {offset}");
+            assert!(known.rejected.contains(&offset), "nobody rejected {offset}");
+        }
+    }
     for offset in 0..end {
         let Some(attempt) = delivered.get(&offset) else {
-            let may_be_settled = known.acked.contains(&offset) || handed_on.contains(&offset);
+            let settled = [&known.acked, &handed_on, &buried];
+            let may_be_settled = settled.iter().any(|settled| settled.contains(&offset));
             assert!(may_be_settled, "nobody acknowledged {offset}, and nobody gets it");
             continue;
         };
         assert!(!known.settled.contains(&offset), "the ack of {offset} was undone");
         assert!(!handed_on.contains(&offset), "half of the batch with {offset} took effect");
+        assert!(!buried.contains(&offset), "{offset} was buried and is delivered again");
         let before = known.attempts.get(&offset).copied().unwrap_or(0);
-        assert!(*attempt > before, "attempt {attempt} of {offset} after {before}");
+        assert!(!known.syncs || *attempt > before, "attempt {attempt} of {offset} after {before}");
     }
     for offset in &handed_on {
         assert!(known.batched.contains(offset), "{offset} was handed on by nobody");
     }
 }
 
-fn check_crash(options: Options, open: fn(&Machine, Options) -> Log, bytes: usize, calls: u64) {
+fn check_crash(
+    policy: SyncPolicy,
+    options: Options,
+    open: fn(&Machine, Options) -> Log,
+    bytes: usize,
+    calls: u64,
+) {
+    let (options, syncs) = (options.sync(policy), policy == SyncPolicy::default());
+
     let machine = Machine::new();
     let log = open(&machine, options.clone());
     let (topic, out) = (log.topic("in").expect("a topic"), log.topic("out").expect("a topic"));
@@ -102,17 +141,22 @@ fn check_crash(options: Options, open: fn(&Machine, Options) -> Log, bytes: usiz
     machine.disk.die_at(machine.disk.calls() + draw(calls));
     let mut threads: Vec<_> = (0..2)
         .map(|writer| {
-            let (topic, promises) = (topic.clone(), promises.clone());
+            let (log, topic, promises) = (log.clone(), topic.clone(), promises.clone());
             thread::spawn(move || {
                 for i in 0..4 {
-                    if promises.append(&topic, &text(writer, i, bytes)).is_err() {
-                        return;
+                    let record = text(writer, i, bytes);
+                    promises.will_try(&record);
+                    // Under a policy that syncs later, only a sync is a promise.
+                    let appended = topic.append(record.as_str());
+                    match appended.and_then(|receipt| log.sync().map(|()| receipt)) {
+                        Ok(receipt) => promises.is_kept(receipt.offset, &record),
+                        Err(_) => return,
                     }
                 }
             })
         })
         .collect();
-    let consumed = Arc::new(Mutex::new(Consumed::default()));
+    let consumed = Arc::new(Mutex::new(Consumed { syncs, ..Consumed::default() }));
     let known = Arc::clone(&consumed);
     let own = log.clone();
     // It ends with an error where the disk goes away.
@@ -131,30 +175,36 @@ fn check_crash(options: Options, open: fn(&Machine, Options) -> Log, bytes: usiz
     let (topic, out) = (log.topic("in").expect("a topic"), log.topic("out").expect("a topic"));
     promises.check(&topic);
     let group = topic.group("g").expect("a group");
-    check_group(&group, &out, &consumed.lock().expect("no holder panicked"));
+    check_group(&log, &group, &out, &consumed.lock().expect("no holder panicked"));
+}
+
+fn small() -> Options {
+    Options::new().segment_bytes(4096).retention(Retention::keep_consumed())
 }
 
 #[test]
 fn a_power_cut_among_threads_takes_back_nothing_that_was_promised() {
-    check(4000, || {
-        check_crash(Options::new().segment_bytes(65536), Machine::open, 0, 60);
+    let roomy = Options::new().segment_bytes(65536);
+    check(4000, move || {
+        check_crash(SyncPolicy::default(), roomy.clone(), Machine::open, 0, 60);
     });
 }
 
 #[test]
 fn a_power_cut_among_threads_that_roll_takes_back_nothing_that_was_promised() {
-    check(3000, || {
-        let options =
-            Options::new().segment_bytes(4096).retention(ackline::Retention::keep_consumed());
-        check_crash(options, Machine::open, 700, 150);
-    });
+    check(3000, || check_crash(SyncPolicy::default(), small(), Machine::open, 700, 150));
 }
 
 #[test]
 fn a_power_cut_beside_the_background_threads_takes_back_nothing_that_was_promised() {
     check(2000, || {
-        let options =
-            Options::new().segment_bytes(4096).retention(ackline::Retention::keep_consumed());
-        check_crash(options, Machine::open_with_threads, 700, 200);
+        check_crash(SyncPolicy::default(), small(), Machine::open_with_threads, 700, 200);
     });
+}
+
+#[test]
+fn a_power_cut_takes_back_nothing_that_was_synced_under_a_policy_that_syncs_later() {
+    let interval = SyncPolicy::Interval { every: Duration::from_secs(1), bytes: 2000 };
+    check(2000, move || check_crash(interval, small(), Machine::open_with_threads, 700, 200));
+    check(2000, || check_crash(SyncPolicy::Never, small(), Machine::open, 700, 150));
 }

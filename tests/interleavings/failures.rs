@@ -157,3 +157,75 @@ fn nothing_is_written_to_the_directory_of_a_failed_log_that_is_closed() {
         join(threads);
     });
 }
+
+#[test]
+fn a_sync_that_is_answered_covers_what_was_submitted_before_it() {
+    let failed = Arc::new(AtomicU64::new(0));
+    let times = Arc::clone(&failed);
+    check(4000, move || {
+        let options = Options::new().segment_bytes(65536);
+        let machine = Machine::new();
+        let log = machine.open(options.clone());
+        let topic = log.topic("t").expect("a topic");
+        machine.fail_sync(1 + draw(3));
+        let promises = Promises::default();
+        let threads: Vec<_> = (0..3)
+            .map(|writer| {
+                let (log, topic, promises) = (log.clone(), topic.clone(), promises.clone());
+                let times = Arc::clone(&times);
+                thread::spawn(move || {
+                    let record = text(writer, 0, 0);
+                    promises.will_try(&record);
+                    topic.submit(record.as_str()).detach();
+                    match log.sync() {
+                        Ok(()) => promises.is_kept_somewhere(&record),
+                        other => {
+                            assert!(is_poisoned(&other), "{other:?}");
+                            times.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                })
+            })
+            .collect();
+        join(threads);
+        drop((log, topic));
+        promises.check(&machine.crash(options).topic("t").expect("a topic"));
+    });
+    assert!(failed.load(Ordering::Relaxed) > 0, "some syncs failed");
+}
+
+/// The system may tell only one of two syncs that it failed, so there must not be two at a time,
+/// nor one after a failure: that holds for the directory, too.
+#[test]
+fn a_sync_of_the_directory_that_fails_is_the_last_one() {
+    let failed = Arc::new(AtomicU64::new(0));
+    let times = Arc::clone(&failed);
+    check(4000, move || {
+        let machine = Machine::new();
+        let log = machine.open(Options::new().segment_bytes(4096));
+        let topic = log.topic("t").expect("a topic");
+        let group = topic.group("g").expect("a group");
+        for i in 0..5 {
+            topic.append(text(0, i, 900)).expect("appends");
+        }
+        for delivery in group.poll(5, Duration::ZERO).expect("polls") {
+            delivery.ack().expect("acks");
+        }
+        group.commit().expect("commits");
+        machine.fail_sync(1 + draw(9));
+        let keeper = log.clone();
+        let threads = vec![
+            thread::spawn(move || drop(keeper.maintain())),
+            thread::spawn(move || {
+                for i in 5..8 {
+                    if topic.append(text(0, i, 900)).is_err() {
+                        return;
+                    }
+                }
+            }),
+        ];
+        join(threads);
+        times.fetch_add(u64::from(log.stats().poisoned), Ordering::Relaxed);
+    });
+    assert!(failed.load(Ordering::Relaxed) > 0, "some syncs failed");
+}

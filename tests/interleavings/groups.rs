@@ -1,8 +1,10 @@
 //! Acknowledgements from several threads: batches, commits, and those that ride along.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ackline::{Error, Group, GroupOptions, Log, Options};
+use ackline::{Error, Group, GroupOptions, Log, Offset, Options};
 use shuttle::thread;
 
 use super::appends::join;
@@ -143,4 +145,86 @@ fn check_riders(threads: bool) {
 fn acks_that_ride_along_are_durable_after_a_sync() {
     check(2000, || check_riders(false));
     check(1000, || check_riders(true));
+}
+
+#[test]
+fn a_message_is_in_one_pair_of_hands_at_a_time_and_is_settled_once() {
+    check(3000, || {
+        let machine = Machine::new();
+        let (log, a, _b) = two_groups(&machine, 4, false);
+        let held = Arc::new(Mutex::new(BTreeSet::new()));
+        let settled = Arc::new(Mutex::new(BTreeSet::new()));
+        let consumers = (0..3_u64).map(|consumer| {
+            let (a, held, settled) = (a.clone(), Arc::clone(&held), Arc::clone(&settled));
+            thread::spawn(move || {
+                for round in 0..3 {
+                    for delivery in a.poll(2, Duration::ZERO).expect("polls") {
+                        let offset = delivery.offset().0;
+                        let first = held.lock().expect("no holder panicked").insert(offset);
+                        assert!(first, "{offset} is in two pairs of hands");
+                        thread::yield_now();
+                        // From here on somebody else may get it.
+                        held.lock().expect("no holder panicked").remove(&offset);
+                        if (consumer + round + offset) % 3 == 0 {
+                            drop(delivery);
+                        } else {
+                            delivery.ack().expect("acks");
+                            let once = settled.lock().expect("no holder panicked").insert(offset);
+                            assert!(once, "{offset} was settled twice");
+                        }
+                    }
+                }
+            })
+        });
+        join(consumers.collect());
+        a.commit().expect("commits");
+        drop((log, a));
+        let log = machine.crash(roomy());
+        let a = log.topic("a").and_then(|topic| topic.group("g")).expect("a group");
+        let settled = settled.lock().expect("no holder panicked");
+        let expected: Vec<_> = (0..4).filter(|offset| !settled.contains(offset)).collect();
+        let mut found = Vec::new();
+        loop {
+            let polled = a.poll(10, Duration::ZERO).expect("polls");
+            if polled.is_empty() {
+                break;
+            }
+            for delivery in polled {
+                found.push(delivery.offset().0);
+                delivery.ack().expect("acks");
+            }
+        }
+        found.sort_unstable();
+        assert_eq!(found, expected);
+    });
+}
+
+#[test]
+fn a_group_that_was_moved_goes_on_there_whatever_was_under_way() {
+    check(3000, || {
+        let machine = Machine::new();
+        let (log, a, _b) = two_groups(&machine, 4, false);
+        let consumer = a.clone();
+        let consumer = thread::spawn(move || {
+            for _ in 0..3 {
+                for delivery in consumer.poll(2, Duration::ZERO).expect("polls") {
+                    let offset = delivery.offset();
+                    let acked = delivery.ack();
+                    let expected = matches!(acked, Ok(()) | Err(Error::StaleLease { .. }));
+                    assert!(expected, "{offset}: {acked:?}");
+                }
+                consumer.commit().expect("commits");
+            }
+        });
+        a.seek(Offset(1)).expect("seeks");
+        let lag = a.lag().expect("a lag");
+        consumer.join().expect("the consumer returns");
+        assert!(lag.messages <= 3, "{lag:?}");
+        let open = a.lag().expect("a lag").messages;
+        drop((log, a));
+        let log = machine.crash(roomy());
+        let a = log.topic("a").and_then(|topic| topic.group("g")).expect("a group");
+        assert_eq!(a.lag().expect("a lag").messages, open);
+        assert!(!left(&a).contains(&0), "the group was moved behind it");
+    });
 }

@@ -203,3 +203,60 @@ fn callbacks_are_called_once_while_the_log_is_closed() {
 fn callbacks_are_called_once_while_a_failing_log_is_closed() {
     check(3000, || check_callbacks(true));
 }
+
+#[test]
+fn a_callback_may_append_and_close_the_log() {
+    check(3000, || {
+        let machine = Machine::new();
+        let log = machine.open_with_threads(roomy());
+        let topic = log.topic("t").expect("a topic");
+        let (called, calls) = channel();
+        let (last, second) = (log.clone(), topic.clone());
+        topic.submit("first").on_complete(move |first| {
+            let second = second.append("second");
+            drop(called.send((first, second, last.close())));
+        });
+        let appended = topic.append("beside them");
+        assert!(matches!(appended, Ok(_) | Err(Error::Closed)), "{appended:?}");
+        drop((log, topic));
+        let (first, second, closed) = calls.recv().expect("the callback is called");
+        assert!(
+            first.is_ok() && second.is_ok() && closed.is_ok(),
+            "{first:?} {second:?} {closed:?}"
+        );
+        let log = machine.reopen(&roomy());
+        assert_eq!(log.report().ending, Ending::Closed);
+    });
+}
+
+#[test]
+fn who_waits_for_a_while_gets_the_handle_back_and_may_wait_again() {
+    let again = Arc::new(AtomicU64::new(0));
+    let times = Arc::clone(&again);
+    check(2000, move || {
+        let second = Duration::from_secs(1);
+        let machine = Machine::new();
+        let log = machine.open(roomy());
+        let topic = log.topic("t").expect("a topic");
+        let done = Arc::new(AtomicU64::new(0));
+        let threads: Vec<_> = (0..3)
+            .map(|writer| {
+                let (topic, done, times) = (topic.clone(), Arc::clone(&done), Arc::clone(&times));
+                thread::spawn(move || {
+                    let mut pending = topic.submit(text(writer, 0, 0));
+                    loop {
+                        match pending.wait_timeout(second) {
+                            Ok(appended) => break appended.map(drop).expect("appends"),
+                            Err(back) => pending = back,
+                        }
+                        times.fetch_add(1, Ordering::Relaxed);
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                })
+            })
+            .collect();
+        machine.advance_until(second, || done.load(Ordering::Relaxed) == 3);
+        join(threads);
+    });
+    assert!(again.load(Ordering::Relaxed) > 0, "somebody waited twice");
+}

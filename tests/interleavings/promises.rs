@@ -17,6 +17,8 @@ pub(crate) struct Promises(Arc<Mutex<Known>>);
 struct Known {
     tried: BTreeSet<String>,
     promised: BTreeMap<u64, String>,
+    /// Promised at an offset that nobody was told.
+    somewhere: BTreeSet<String>,
 }
 
 pub(crate) fn text(writer: u64, i: u64, bytes: usize) -> String {
@@ -46,6 +48,11 @@ impl Promises {
         assert_eq!(before, None, "offset {offset} was given twice");
     }
 
+    /// Notes the same of one whose offset nobody was told.
+    pub(crate) fn is_kept_somewhere(&self, text: &str) {
+        self.known().somewhere.insert(text.to_owned());
+    }
+
     /// Appends and notes both.
     pub(crate) fn append(&self, topic: &Topic, text: &str) -> Result<Receipt> {
         self.will_try(text);
@@ -66,6 +73,9 @@ impl Promises {
         let found: BTreeMap<u64, String> = (start..).zip(texts(topic)).collect();
         for (offset, text) in known.promised.range(start..) {
             assert_eq!(found.get(offset), Some(text), "promised at offset {offset}");
+        }
+        for text in &known.somewhere {
+            assert!(found.values().any(|found| found == text), "{text} was promised");
         }
         let mut last = BTreeMap::new();
         for text in found.values() {

@@ -156,3 +156,34 @@ fn a_full_log_goes_on_once_its_group_has_made_room() {
     });
     assert!(refused.load(Ordering::Relaxed) > 0, "the log was full at times");
 }
+
+#[test]
+fn a_segment_that_goes_while_another_comes_stays_gone() {
+    check(2000, || {
+        let machine = Machine::new();
+        let log = machine.open(small());
+        let topic = log.topic("t").expect("a topic");
+        let group = topic.group("g").expect("a group");
+        // Two segments that nobody needs any more, and one that is full.
+        for i in 0..9 {
+            topic.append(text(0, i, LARGE)).expect("appends");
+        }
+        for delivery in group.poll(9, Duration::ZERO).expect("polls") {
+            delivery.ack().expect("acks");
+        }
+        group.commit().expect("commits");
+        let keeper = log.clone();
+        let threads = vec![
+            thread::spawn(move || keeper.maintain().expect("maintains")),
+            thread::spawn(move || {
+                topic.append(text(0, 9, LARGE)).expect("appends");
+            }),
+        ];
+        join(threads);
+        log.maintain().expect("maintains");
+        let segments = log.stats().segments;
+        let names = machine.disk.names();
+        let files = names.iter().filter(|name| name.ends_with(".seg")).count();
+        assert_eq!(segments, files, "{names:?}");
+    });
+}

@@ -222,3 +222,20 @@ fn sleepers_learn_that_the_log_is_poisoned() {
     check(2000, move || check_woken_by_the_end(false, poison));
     check(2000, move || check_woken_by_the_end(true, poison));
 }
+
+fn check_woken_by_room(take: Take, threads: bool, end: fn(Delivery)) {
+    let machine = Machine::new();
+    let log = if threads { machine.open_with_threads(roomy()) } else { machine.open(roomy()) };
+    // One message may be in somebody's hands at a time, so each consumer waits for the other.
+    let (_topic, group) = with_records(&log, 4, GroupOptions::new().in_flight_max(1));
+    join(consumers(&group, 2, take, end));
+}
+
+#[test]
+fn consumers_that_the_bounds_hold_back_are_woken_when_there_is_room() {
+    let ack: fn(Delivery) = |delivery| delivery.ack().expect("acks");
+    let retry: fn(Delivery) = |delivery| delivery.retry_after(HOUR).expect("retries");
+    check(2000, move || check_woken_by_room(take, false, ack));
+    check(1000, move || check_woken_by_room(take, false, retry));
+    check(1000, move || check_woken_by_room(take_async, true, ack));
+}
