@@ -43,3 +43,44 @@ impl Deref for Mapping {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Checks that clones of a view show its bytes, also on other threads, and for as long as one
+    /// of them lives.
+    fn check_shared(view: Mapping, expected: &[u8]) {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                let (view, expected) = (view.clone(), expected.to_vec());
+                std::thread::spawn(move || assert_eq!(view[..], expected[..]))
+            })
+            .collect();
+        let last = view.clone();
+        drop(view);
+        for reader in readers {
+            reader.join().expect("the reader sees the bytes");
+        }
+        let tail = &last[1..];
+        assert_eq!(tail, &expected[1..]);
+    }
+
+    #[test]
+    fn a_view_of_memory_shows_its_bytes_on_all_threads_until_the_last_clone_is_gone() {
+        check_shared(Mapping::copied(Arc::from(&b"some bytes"[..])), b"some bytes");
+        assert!(Mapping::copied(Arc::from([])).is_empty());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri does not map files")]
+    fn a_map_of_a_file_shows_its_bytes_on_all_threads_until_the_last_clone_is_gone() {
+        let mut file = tempfile::tempfile().expect("a file that has no name any more");
+        assert!(Mapping::of_sealed(&file).expect("maps nothing").is_empty());
+        file.write_all(b"some bytes").expect("writes");
+        let view = Mapping::of_sealed(&file).expect("maps");
+        drop(file);
+        check_shared(view, b"some bytes");
+    }
+}
