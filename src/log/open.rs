@@ -9,7 +9,7 @@ use crate::commit::queue::Core;
 use crate::commit::{Commits, Config, FIRST_SEGMENT_BYTES, Resume};
 use crate::error::{Error, Result};
 use crate::format::frame::{HEADER_BYTES, Kind};
-use crate::format::header::{FIXED_BYTES, SegmentHead, frames_at};
+use crate::format::header::frames_at;
 use crate::format::name::{self, FileKind};
 use crate::mutant::{self, Mutant};
 use crate::offset::Position;
@@ -17,7 +17,7 @@ use crate::options::Options;
 use crate::segment::index::SegmentIndex;
 use crate::segment::recovery::{Verdict, classify_tail};
 use crate::segment::scan::{Scan, scan};
-use crate::segment::sealed::{foreign, open_segment};
+use crate::segment::sealed::open_segment;
 use crate::segment::writer::{self, Start, marker};
 use crate::segment::{Active, ReadOptions, Segment, Segments, Starts, Tail};
 use crate::shared::{Limits, Shared};
@@ -26,6 +26,7 @@ use crate::storage::{LockError, LockGuard, Storage, read_full};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, RwLock, thread};
 
+use super::older::{check_older, read_head, seal_previous};
 use super::replay::Replay;
 use super::report::{Ending, OpenReport};
 
@@ -70,6 +71,7 @@ pub(super) fn open(
     } else {
         recover(&*storage, &listing, &options, &*clock)?
     };
+    seal_previous(&*storage, &recovered.bases, &recovered.active.segment.head, options.media)?;
     let mut report = recovered.report.clone();
     report.removed_files = removed_files;
     report.foreign_files = listing.foreign;
@@ -254,57 +256,6 @@ fn check_size(newest: &Segment) -> Result<()> {
     Err(Error::corrupt(&newest.name, found, expected, size))
 }
 
-/// Checks that the older segments are there, whole in size and of this log, without reading
-/// them: each names the one before it.
-fn check_older(storage: &dyn Storage, older: &[Position], newest: &SegmentHead) -> Result<()> {
-    if mutant::on(Mutant::SkipPreviousCheck) {
-        return Ok(());
-    }
-    let mut next = newest.clone();
-    for base in older.iter().rev() {
-        let file_name = name::segment(*base);
-        let head = match next.previous_base {
-            Some(previous) if previous == *base => {
-                let (head, file_bytes) = read_head(storage, *base)?;
-                let needed = head.frames_at() + (next.base.0 - base.0);
-                if file_bytes < needed {
-                    let expected = format!("at least {needed} bytes");
-                    let found = format!("{file_bytes} bytes");
-                    return Err(Error::corrupt(&file_name, file_bytes, expected, found));
-                }
-                head
-            }
-            Some(previous) => {
-                let found = format!("the older segment {file_name}, but not this one");
-                return Err(Error::corrupt(name::segment(previous), 0, "a segment", found));
-            }
-            None => {
-                let found = "a segment older than the first of the log";
-                return Err(Error::corrupt(file_name, 0, "no file", found));
-            }
-        };
-        if head.base != *base {
-            let expected = format!("the segment of position {base}");
-            return Err(Error::corrupt(file_name, 24, expected, format!("that of {}", head.base)));
-        }
-        if head.log_id != newest.log_id {
-            return Err(foreign(&file_name, newest.log_id, head.log_id));
-        }
-        next = head;
-    }
-    Ok(())
-}
-
-fn read_head(storage: &dyn Storage, base: Position) -> Result<(SegmentHead, u64)> {
-    let file_name = name::segment(base);
-    let io = |e| Error::io("read", &file_name, e);
-    let file = storage.open(&file_name).map_err(io)?;
-    let mut bytes = [0; FIXED_BYTES];
-    let read = read_full(&*file, &mut bytes, 0).map_err(io)?;
-    let head = SegmentHead::decode(&bytes[..read], &file_name)?;
-    Ok((head, file.size().map_err(io)?))
-}
-
 fn go_on(
     replay: Replay,
     bases: Vec<Position>,
@@ -418,7 +369,7 @@ fn assemble(
     let Recovered { bases, active, state, tail, end, .. } = recovered;
     let mut log_bytes = active.segment.file_bytes;
     for base in &bases[..bases.len() - 1] {
-        log_bytes += read_head(&*storage, *base)?.1;
+        log_bytes += read_head(&*storage, *base)?.file_bytes;
     }
     let room_end = active.segment.room_end();
     let read_options = ReadOptions {

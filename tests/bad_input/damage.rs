@@ -1,11 +1,11 @@
 //! Files that were cut, emptied, renamed, swapped, lost: promised records are never lost
 //! silently, and refusing to open changes nothing.
 
-use ackline::simulation::{SimDisk, salvage_on};
+use ackline::simulation::{Crash, SimDisk, salvage_on};
 use ackline::{Ending, Error, Offset, Record};
 
 use crate::common::{
-    Machine, assert_holds, fill, has_suffix, is_segment, small, start, try_read_all,
+    Machine, assert_holds, fill, has_suffix, is_segment, payload, small, start, try_read_all,
 };
 
 const RECORDS: u64 = 60;
@@ -303,4 +303,29 @@ fn damage_in_an_older_segment_is_an_error_where_it_is_read_and_nowhere_else() {
     let later: Vec<_> = later.map(|message| message.expect("whole").offset().0).collect();
     assert_eq!(later, (45..RECORDS).collect::<Vec<_>>());
     topic.append(Record::new("the log goes on")).expect("appends");
+}
+
+/// Whatever was the last thing that a process did: once the log was opened again, nobody can
+/// take the newest segment away unnoticed.
+#[test]
+fn the_loss_of_the_newest_segment_is_noticed_after_any_crash() {
+    let mut tried = 0;
+    for crash in [Crash::Kill, Crash::Power] {
+        for call in 0..80 {
+            let machine = Machine::new(call);
+            let log = machine.open(small());
+            let topic = log.topic("t").expect("a topic");
+            machine.disk.die_at(machine.disk.calls() + call);
+            while topic.append(payload(0)).is_ok() {}
+            machine.disk.crash(crash);
+            drop(log);
+            machine.open(small()).close().expect("closes");
+            let names = segment_names(&machine.disk);
+            let [.., _, newest] = names.as_slice() else { continue };
+            machine.disk.delete(newest);
+            assert_error!(machine.try_open(small()), Error::Corrupt { .. });
+            tried += 1;
+        }
+    }
+    assert!(tried > 50, "there were several segments, {tried} times");
 }
