@@ -8,6 +8,8 @@ mod common;
 
 #[path = "groups/dead_letters.rs"]
 mod dead_letters;
+#[path = "groups/late.rs"]
+mod late;
 #[path = "groups/leases.rs"]
 mod leases;
 #[path = "groups/restarts.rs"]

@@ -246,12 +246,23 @@ fn read_into(
     deliveries: &mut Vec<Delivery>,
 ) -> Result<()> {
     let shared = &group.shared;
+    // While the poll waited for the log, a lease may have ended and the message may have become
+    // somebody else's. It is still this one's for as long as its acknowledgement would count.
+    let is_ours = |runtime: &Runtime, granted: &Granted| {
+        runtime.leases.check(granted.offset, granted.token).is_ok()
+    };
     for granted in &plan.redeliveries {
+        if !is_ours(runtime, granted) {
+            continue;
+        }
         let mut cursor = TopicCursor::new(shared.topic.id, granted.offset);
         let step = step(shared, &mut cursor)?;
         take(group, runtime, *granted, step, deliveries);
     }
     for granted in plan.fresh.iter() {
+        if !is_ours(runtime, &granted) {
+            continue;
+        }
         runtime.cursor.seek(granted.offset);
         let step = step(shared, &mut runtime.cursor)?;
         take(group, runtime, granted, step, deliveries);
@@ -309,6 +320,10 @@ fn bury_exhausted(
     exhausted: Exhausted,
 ) -> Option<Arc<Ticket>> {
     let Exhausted { offset, token, count } = exhausted;
+    if runtime.leases.check(offset, token).is_err() {
+        // The poll waited for the log for longer than the lease: somebody else has buried it.
+        return None;
+    }
     let mut cursor = TopicCursor::new(shared.topic.id, offset);
     let buried = match step(shared, &mut cursor) {
         Ok(Step::Message(found)) => {
@@ -331,7 +346,8 @@ fn bury_exhausted(
     } else {
         runtime.leases.unbury(offset, token, shared.commits.clock.now(), BURY_AGAIN)
     };
-    debug_assert!(refused.is_ok(), "the lease was taken in the same poll");
+    // Where the lease has ended meanwhile, there is nothing to take back: it is due already.
+    debug_assert!(refused.is_ok() || buried.is_err(), "the acknowledgement was just checked");
     buried.unwrap_or(None)
 }
 
