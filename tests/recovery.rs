@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use ackline::simulation::{Crash, salvage_on};
+use ackline::simulation::{Crash, Fault, salvage_on};
 use ackline::{Ending, Error, Log, Media, Offset, Options, SyncPolicy, Topic};
 
 use common::{Machine, assert_holds, fill, has_suffix, is_segment, payload, read_all, small};
@@ -141,6 +141,29 @@ fn a_crash_at_any_call_of_opening_changes_nothing() {
             return;
         }
     }
+}
+
+#[test]
+fn a_closed_marker_does_not_outlive_an_opening_whose_sync_failed() {
+    let machine = Machine::new(1);
+    let log = machine.open(small());
+    fill(&topic(&log), 0..3);
+    log.close().expect("closes");
+    let mut struck = 0;
+    for call in 0..30 {
+        let fork = machine.fork();
+        fork.disk.fail_at(fork.disk.calls() + call, Fault::SyncLost);
+        if fork.try_open(small()).is_ok() {
+            continue;
+        }
+        struck += 1;
+        // What the cache shows of the first opening never got to the disk.
+        let log = fork.open(small());
+        let log = reopen(&fork, log, Crash::Power);
+        assert_eq!(log.report().ending, Ending::Unclean, "call {call}");
+        assert_holds(&topic(&log), 0..3);
+    }
+    assert!(struck > 0, "opening a closed log syncs something");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::offset::Position;
 use crate::options::Options;
 use crate::segment::index::SegmentIndex;
 use crate::segment::recovery::{Verdict, classify_tail};
-use crate::segment::scan::{Scan, scan};
+use crate::segment::scan::{Scan, Stop, scan};
 use crate::segment::sealed::open_segment;
 use crate::segment::writer::{self, Start, marker};
 use crate::segment::{Active, ReadOptions, Segment, Segments, Starts, Tail};
@@ -214,18 +214,22 @@ fn recover(
             let file = name::segment(base);
             Err(Error::corrupt(file, 0, "a segment", "no file, but its predecessor is sealed"))
         }
-        Verdict::Clean => {
-            report.ending = Ending::Closed;
+        verdict @ (Verdict::Clean | Verdict::Intact) => {
+            if verdict == Verdict::Clean {
+                report.ending = Ending::Closed;
+            }
             // Revoke the marker before anything is written behind it: a reader of a later crash
-            // would otherwise stop here.
-            let marks = options.media.may_mark(&segment, scanned.end);
+            // would otherwise stop here. One that is revoked already is revoked again: where the
+            // sync of that failed, the cache shows what the disk does not have.
+            let revoked = scanned.stop == Stop::Marker(Kind::Opened);
+            let marks = (verdict == Verdict::Clean || revoked)
+                && options.media.may_mark(&segment, scanned.end);
             if marks && !mutant::on(Mutant::ReopeningNotMarked) {
                 let opened = marker(Kind::Opened, scanned.end, &scanned.tail, scanned.end);
                 writer::mark(&segment, &opened)?;
             }
             Ok(go_on(replay, listing.bases.clone(), segment, &scanned, report))
         }
-        Verdict::Intact => Ok(go_on(replay, listing.bases.clone(), segment, &scanned, report)),
         Verdict::Unproven { durable, end } => {
             report.rewritten_bytes = end.0 - durable.0;
             report.dropped_torn_tail = scanned.rest_is_dirty;
