@@ -1,5 +1,7 @@
 //! Going on in a new segment, and what happens when there is no room for one.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::format::frame::Kind;
 use crate::format::{header, name};
@@ -12,6 +14,7 @@ use crate::sync::RwLock;
 use crate::sync::atomic::Ordering;
 
 use super::leader::show;
+use super::queue::TopicRuntime;
 use super::{Class, Commits, Counters};
 
 /// The first segment of a log has this size at most; later ones double up to the option, so
@@ -85,6 +88,22 @@ impl Commits {
 
     /// Ends the active segment and makes the spare one the active one.
     fn switch(&self, checkpoint: &(Vec<u8>, u32), starts: Starts) -> Result<()> {
+        let mut shown = Vec::new();
+        let switched = self.switch_and_show(checkpoint, starts, &mut shown);
+        // What the switch has synced is visible, whether or not there was room to go on.
+        for (topic, _) in shown {
+            topic.wake();
+        }
+        switched
+    }
+
+    /// The same; leaves it to the caller to wake the readers of the topics that are `shown`.
+    fn switch_and_show(
+        &self,
+        checkpoint: &(Vec<u8>, u32),
+        starts: Starts,
+        shown: &mut Vec<(Arc<TopicRuntime>, u64)>,
+    ) -> Result<()> {
         let mut writer = self.writer.lock();
         // Nobody syncs the old segment or the directory meanwhile: if both fail, the system may
         // tell only one of us.
@@ -102,8 +121,8 @@ impl Commits {
             writer.unsynced_since = None;
             writer.unsynced_bytes = 0;
         }
-        let shown = std::mem::take(&mut writer.unsynced);
-        show(&shown);
+        *shown = std::mem::take(&mut writer.unsynced);
+        show(shown);
         // An empty segment that is too small is replaced under its own name.
         let replaces = base == old.segment.base();
         let previous_base =
@@ -157,9 +176,6 @@ impl Commits {
             topic.forget_points();
         }
         drop(core);
-        for (topic, _) in shown {
-            topic.wake();
-        }
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
-use ackline::{Error, GroupOptions, Log, Offset, Options, Record, Result, Topic};
+use ackline::simulation::Fault;
+use ackline::{Error, GroupOptions, Log, Offset, Options, Record, Result, SyncPolicy, Topic};
 
 use super::{HOUR, SECOND, with_records};
 use crate::common::gate::RealClock;
@@ -244,4 +245,44 @@ fn tasks_on_tokio_share_the_messages_of_a_group() {
         }
     });
     assert_eq!(group.lag().expect("lag").messages, 0);
+}
+
+/// A log that shows what is synced, and goes on in a new segment when call `fails` finds no room:
+/// whether the task that waits was woken if it has a message now.
+fn woken_by_a_roll_that_fails(fails: u64) -> Option<bool> {
+    let machine = Machine::new(1);
+    let seldom = SyncPolicy::Interval { every: HOUR, bytes: 1 << 20 };
+    let log = machine.open(super::small().sync(seldom));
+    let topic = log.topic("t").expect("a topic");
+    let group = topic.group("g").expect("a group");
+    topic.append(vec![0; 2500]).expect("appends");
+    let woken = Arc::new(Woken::default());
+    let mut next = pin!(group.next());
+    assert!(poll_once(next.as_mut(), &woken).is_pending());
+    let before = woken.0.load(Ordering::SeqCst);
+    assert_eq!(topic.offsets().end, Offset(0), "nothing is synced");
+    machine.disk.fail_at(machine.disk.calls() + fails, Fault::NoSpace);
+    let full = matches!(topic.append(vec![0; 2500]), Err(Error::Full { .. }));
+    let shown = topic.offsets().end > Offset(0);
+    (full && shown).then(|| woken.0.load(Ordering::SeqCst) > before)
+}
+
+#[test]
+fn next_is_woken_by_what_a_roll_shows_although_there_is_no_room_to_go_on() {
+    let woken: Vec<bool> = (0..20).filter_map(woken_by_a_roll_that_fails).collect();
+    assert!(!woken.is_empty(), "some roll ends between the two");
+    assert!(woken.iter().all(|woken| *woken), "nothing will ever wake it: {woken:?}");
+}
+
+#[test]
+fn a_next_that_is_dropped_lets_go_of_the_log() {
+    let (machine, log, topic, group) = with_records(0, GroupOptions::new());
+    let woken = Arc::new(Woken::default());
+    let mut next = Box::pin({
+        let group = group.clone();
+        async move { group.next().await }
+    });
+    assert!(poll_once(next.as_mut(), &woken).is_pending());
+    drop((log, topic, group, next));
+    machine.try_open(super::small()).expect("nobody holds the directory any more");
 }
