@@ -201,6 +201,8 @@ fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
 /// The ticket is that of the last dead letter, where there are any: who sees the group done must
 /// find them in their topic.
 fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<Ticket>>)> {
+    // The directory may be another opener's by now, and its files may be gone.
+    group.topic.shared().check_readable()?;
     let Some(plan) = &begun.plan else { return Ok((Vec::new(), None)) };
     if plan.is_empty() {
         begun.plan = None;

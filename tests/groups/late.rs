@@ -65,6 +65,17 @@ fn a_task_that_slept_does_not_get_what_was_settled_or_moved_meanwhile() {
 }
 
 #[test]
+fn a_task_that_slept_while_the_log_was_closed_gets_nothing() {
+    let (_, log, _, group) = with_records(1, GroupOptions::new());
+    let woken = Arc::new(Woken::default());
+    let mut next = pin!(group.next());
+    assert!(poll_once(next.as_mut(), &woken).is_pending(), "progress is logged first");
+    log.close().expect("closes");
+    let Poll::Ready(outcome) = poll_once(next.as_mut(), &woken) else { panic!("it ends") };
+    assert_error!(outcome, Error::Closed);
+}
+
+#[test]
 fn what_was_dead_lettered_and_deleted_while_a_task_slept_is_no_lag() {
     let machine = Machine::new(1);
     let log = machine.open(small().recent_bytes(0));
