@@ -16,6 +16,12 @@ impl SimDisk {
         Some(state.inode(state.names.get(name)?).cached().to_vec())
     }
 
+    /// The size of a file as a process sees it.
+    pub fn size(&self, name: &str) -> Option<u64> {
+        let state = self.state();
+        Some(state.inode(state.names.get(name)?).cached().size())
+    }
+
     /// The bytes of a file that survive every crash, if its name does.
     pub fn durable_file(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
