@@ -199,7 +199,7 @@ impl Commits {
         let buffer = Shared::Memory(Arc::new(gather.bytes));
         self.segments.recent.push(Chunk { buffer, origin: 0, start, end, trusted: true });
         if self.marks.visible() < end {
-            writer.unsynced.extend(gather.touched);
+            writer.unsynced.extend(gather.touched.into_iter().map(|topic| (end, topic)));
             return Vec::new();
         }
         show(&gather.touched);
@@ -219,15 +219,17 @@ impl Commits {
     /// Makes everything durable that is written, beside the leader if there is one.
     pub(crate) fn sync_written(&self) -> Result<(), Error> {
         self.latch.check()?;
-        let (active, end, shown) = {
+        let (active, end) = {
             let mut writer = self.writer.lock();
             let end = self.marks.written();
             if self.marks.durable() >= end {
+                drop(writer);
+                self.show_durable();
                 return Ok(());
             }
             writer.unsynced_since = None;
             writer.unsynced_bytes = 0;
-            (self.segments.active(), end, std::mem::take(&mut writer.unsynced))
+            (self.segments.active(), end)
         };
         let syncing = self.syncing.lock();
         self.latch.check()?;
@@ -243,12 +245,22 @@ impl Commits {
             Counters::add(&self.counters.syncs, 1);
             self.marks.raise_durable(end);
         }
-        show(&shown);
         drop(syncing);
+        self.show_durable();
+        Ok(())
+    }
+
+    /// Shows readers what a sync has covered, be it another thread's.
+    fn show_durable(&self) {
+        let mut writer = self.writer.lock();
+        let durable = self.marks.durable();
+        let covered = writer.unsynced.partition_point(|(end, _)| *end <= durable);
+        let shown: Vec<_> = writer.unsynced.drain(..covered).map(|(_, topic)| topic).collect();
+        show(&shown);
+        drop(writer);
         for (topic, _) in shown {
             topic.wake();
         }
-        Ok(())
     }
 }
 

@@ -103,8 +103,9 @@ impl Counters {
 #[derive(Debug)]
 struct Writer {
     tail: Tail,
-    /// Topics with messages that are written and wait for a sync by someone else to be seen.
-    unsynced: Vec<(Arc<TopicRuntime>, u64)>,
+    /// Topics with messages that are written and wait for a sync by someone else to be seen, in
+    /// the order of the ends of their writes.
+    unsynced: Vec<(Position, (Arc<TopicRuntime>, u64))>,
     unsynced_bytes: u64,
     /// When the oldest of them was written.
     unsynced_since: Option<Duration>,

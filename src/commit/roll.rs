@@ -121,7 +121,7 @@ impl Commits {
             writer.unsynced_since = None;
             writer.unsynced_bytes = 0;
         }
-        *shown = std::mem::take(&mut writer.unsynced);
+        *shown = writer.unsynced.drain(..).map(|(_, topic)| topic).collect();
         show(shown);
         // An empty segment that is too small is replaced under its own name.
         let replaces = base == old.segment.base();

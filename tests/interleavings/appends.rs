@@ -192,3 +192,22 @@ fn two_threads_that_make_the_same_topic_and_group_get_the_same() {
         assert_eq!(topic.offsets().end.0, 2);
     });
 }
+
+#[test]
+fn what_a_sync_has_covered_is_seen_by_whoever_asked_for_it() {
+    check(3000, || {
+        let machine = Machine::new();
+        let interval = SyncPolicy::Interval { every: Duration::from_secs(1), bytes: 1 << 20 };
+        let log = machine.open(roomy().sync(interval));
+        let topic = log.topic("t").expect("a topic");
+        let threads = (0..3).map(|_| {
+            let (log, topic) = (log.clone(), topic.clone());
+            thread::spawn(move || {
+                let receipt = topic.append("a record").expect("appends");
+                log.sync().expect("syncs");
+                assert!(receipt.offset < topic.offsets().end, "{:?}", topic.offsets());
+            })
+        });
+        join(threads.collect());
+    });
+}
