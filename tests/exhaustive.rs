@@ -2,6 +2,8 @@
 //! can come, every subset of what was not synced.
 #![allow(clippy::print_stdout, reason = "the counts are the proof that the cases were run")]
 
+#[path = "exhaustive/faults.rs"]
+mod faults;
 #[path = "exhaustive/model.rs"]
 mod model;
 #[path = "exhaustive/outcomes.rs"]
@@ -10,6 +12,8 @@ mod outcomes;
 mod recorder;
 #[path = "exhaustive/recovery.rs"]
 mod recovery;
+#[path = "exhaustive/salvage.rs"]
+mod salvage;
 #[path = "exhaustive/sweep.rs"]
 mod sweep;
 #[path = "exhaustive/world.rs"]
@@ -18,7 +22,11 @@ mod world;
 use std::thread;
 
 use ackline::Media;
+use ackline::simulation::Fault;
+use faults::{FAULTS, Fates, FaultSweep, Task};
 use recorder::Lie;
+use recovery::Recoveries;
+use salvage::{Damaged, Which};
 use sweep::{Prelude, Sweep, Totals};
 use world::Op;
 
@@ -51,14 +59,13 @@ fn sweep(
     Ok(sweep.totals)
 }
 
-/// How long the workloads are: `ACKLINE_EXHAUSTIVE`. Three operations take a minute of an
-/// optimized build; without the variable there are up to two, where a slow build can take them.
+/// How long the workloads are: `ACKLINE_EXHAUSTIVE`. Three operations take two minutes of an
+/// optimized build; without the variable there are up to two, as many as a slow build can take.
 fn operations(media: Media, prelude: Prelude) -> usize {
     if let Ok(given) = std::env::var("ACKLINE_EXHAUSTIVE") {
         return given.parse().expect("a number of operations");
     }
-    let (whole, full) = (media == Media::WholeSectors, prelude == Prelude::Full);
-    if whole == full { 2 } else { 1 }
+    if media == Media::PowersafeOverwrite && prelude != Prelude::Full { 2 } else { 1 }
 }
 
 #[test]
@@ -90,4 +97,44 @@ fn a_storage_that_skips_directory_syncs_is_found_out() {
     let broken = sweep(Media::PowersafeOverwrite, Some(Lie::SyncDirectory), |_| 1);
     let error = broken.expect_err("a name that is not synced is lost");
     assert!(error.contains("lost: 0 events are left of 1 promised"), "{error}");
+}
+
+/// Without the variable, one kind of disk has to do: this may be a slow build.
+fn media_for_faults() -> Vec<Media> {
+    match std::env::var("ACKLINE_EXHAUSTIVE") {
+        Ok(_) => vec![Media::PowersafeOverwrite, Media::WholeSectors],
+        Err(_) => vec![Media::PowersafeOverwrite],
+    }
+}
+
+#[test]
+fn no_fault_at_any_call_breaks_a_promise() {
+    let mut sweep = FaultSweep::default();
+    let all = media_for_faults().into_iter();
+    let all: Vec<_> = all.flat_map(|media| Task::all().map(|task| (media, task))).collect();
+    for fault in FAULTS {
+        let mut fates = Fates::default();
+        for (media, task) in &all {
+            let run = sweep.run(*media, task, fault);
+            fates.add(&run.unwrap_or_else(|broken| panic!("{broken}")));
+        }
+        println!("{fault:?} {fates}");
+        let is_error = !matches!(fault, Fault::Interrupted | Fault::Short);
+        assert!(fates.struck > 0 && (fates.poisoned > 0) == is_error, "{fault:?}: {fates}");
+    }
+    let Recoveries { first, second, used } = sweep.recoveries;
+    println!("{first} recoveries, {second} after a second crash, {used} logs used afterwards");
+}
+
+#[test]
+fn no_fault_at_any_call_of_a_salvage_changes_what_it_saves() {
+    for media in media_for_faults() {
+        // The body of a frame, the head of a segment, the newest segment.
+        for (segment, byte) in [(Which::Second, 600), (Which::Second, 30), (Which::Newest, 600)] {
+            let struck = Damaged::new(media, segment, byte).sweep(&FAULTS);
+            let struck = struck.unwrap_or_else(|broken| panic!("{media:?}: {broken}"));
+            println!("salvage, {media:?}, byte {byte}, {segment:?}: {struck} faults struck");
+            assert!(struck > 0, "faults struck");
+        }
+    }
 }

@@ -9,16 +9,18 @@ pub(crate) const SECTORS_MAX: usize = 12;
 /// for each subset of the sectors.
 const PRODUCT_MAX: usize = 1 << SECTORS_MAX;
 
-/// The outcomes of a power cut, and how many were left out.
-pub(crate) fn outcomes(unsynced: Unsynced) -> (Vec<Outcome>, u64) {
+/// The outcomes of a power cut, and how many were left out. With `tears`, each sector is also
+/// torn in every way.
+pub(crate) fn outcomes(unsynced: Unsynced, tears: bool) -> (Vec<Outcome>, u64) {
     let Unsynced { names, sizes, sectors } = unsynced;
     let whole = sectors_of(sectors);
     let mut left_out =
         if sectors > SECTORS_MAX { (1_u64 << sectors.min(63)) - whole.len() as u64 } else { 0 };
     let others = names + sizes;
     let product = whole.len() << others.min(20);
+    let few = few(names, sizes);
     let mut found = Vec::new();
-    if product <= PRODUCT_MAX {
+    if product <= PRODUCT_MAX || 1 << others <= few.len() {
         for bits in 0..1_u64 << others {
             let (kept_names, kept_sizes) = (subset(bits, names), subset(bits >> names, sizes));
             for sectors in &whole {
@@ -26,14 +28,16 @@ pub(crate) fn outcomes(unsynced: Unsynced) -> (Vec<Outcome>, u64) {
             }
         }
     } else {
-        for (kept_names, kept_sizes) in few(names, sizes) {
+        for (kept_names, kept_sizes) in few {
             for sectors in &whole {
                 found.push(outcome(&kept_names, &kept_sizes, sectors));
             }
         }
         left_out += (product - found.len()) as u64;
     }
-    torn(unsynced, &mut found);
+    if tears {
+        torn(unsynced, &mut found);
+    }
     if sizes > 0 {
         for survive in [false, true] {
             let fate = if survive { SectorFate::New } else { SectorFate::Old };

@@ -11,6 +11,9 @@ use super::recorder::Lie;
 use super::recovery::{Check, Depth, Memory, Recoveries, What};
 use super::world::{Op, Step, World};
 
+/// In workloads of up to so many operations each sector is torn in every way, too.
+const TORN_OPERATIONS_MAX: usize = 1;
+
 /// Where the workloads begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prelude {
@@ -55,6 +58,8 @@ pub(crate) struct Totals {
 #[derive(Debug, Default)]
 pub(crate) struct Sweep {
     memory: Memory,
+    /// Whether sectors are torn, or whole or not there at all.
+    tears: bool,
     pub(crate) totals: Totals,
 }
 
@@ -68,6 +73,7 @@ impl Sweep {
         ops: &[Op],
     ) -> Result<(), String> {
         let mut world = World::new(media, lie);
+        self.tears = ops.len() <= TORN_OPERATIONS_MAX;
         let mut steps = vec![Step::Open];
         steps.extend(prelude.steps().into_iter().flat_map(Step::of));
         let mut watched = if ops.is_empty() { 0 } else { usize::MAX };
@@ -82,9 +88,7 @@ impl Sweep {
                 return Ok(());
             }
             if number < watched {
-                world.plan(step);
-                world.run(step).expect("nothing is in the way");
-                world.promise(step);
+                world.apply(step);
                 continue;
             }
             self.totals.workloads += u64::from(number == watched);
@@ -149,7 +153,7 @@ impl Sweep {
             let checked = check.recover(&killed, Depth::RecoverTwice);
             checked.map_err(|error| format!("{error}\nafter a kill"))?;
         }
-        let (outcomes, left_out) = outcomes(unsynced);
+        let (outcomes, left_out) = outcomes(unsynced, self.tears);
         self.totals.left_out += left_out;
         for outcome in &outcomes {
             let crashed = disk.fork();

@@ -105,8 +105,8 @@ pub(crate) struct Sizes {
 pub(crate) fn sizes(media: Media) -> Sizes {
     match media {
         // Each commit takes whole sectors here.
-        Media::WholeSectors => Sizes { segment: 6144, wide: 1200, roll: 2960 },
-        _ => Sizes { segment: 4096, wide: 1200, roll: 2960 },
+        Media::WholeSectors => Sizes { segment: 7168, wide: 1200, roll: 2960 },
+        _ => Sizes { segment: 5120, wide: 1200, roll: 2960 },
     }
 }
 
@@ -166,6 +166,32 @@ impl World {
         &self.live.as_ref().expect("a process runs").log
     }
 
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.log.stats().poisoned)
+    }
+
+    /// What an append answers that comes too late.
+    pub(crate) fn late_append(&self) -> Option<Error> {
+        let log = self.log();
+        log.topic("t").and_then(|topic| topic.append("late")).err()
+    }
+
+    /// The consumers let go of everything.
+    pub(crate) fn give_back_all(&mut self) {
+        self.model.let_go();
+        self.model.loosen();
+        if let Some(live) = &mut self.live {
+            live.held.clear();
+        }
+    }
+
+    /// Takes a whole step, and expects nothing in the way.
+    pub(crate) fn apply(&mut self, step: Step) {
+        self.plan(step);
+        self.run(step).expect("nothing is in the way");
+        self.promise(step);
+    }
+
     fn payload(&self, bytes: usize) -> Vec<u8> {
         let mut payload = format!("m{}", self.model.events()).into_bytes();
         payload.resize(bytes.max(payload.len()), b'.');
@@ -200,9 +226,9 @@ impl World {
             Op::Fill => {
                 let stats = self.log().stats();
                 assert_eq!(stats.segments, 1, "the first segment is filled");
-                // The head takes a sector and the last marker 64 bytes; a record needs room for
-                // its headers and its padding, too.
-                let room = sizes.segment - 512 - 64 - stats.written.0;
+                // The head takes a sector, the last marker 64 bytes and its echoes two sectors; a
+                // record needs room for its headers and its padding, too.
+                let room = sizes.segment - 512 - 64 - 1024 - stats.written.0;
                 let beside = if self.media == Media::WholeSectors { 1300 } else { 150 };
                 self.plan_message(usize::try_from(room - beside).expect("a small segment"));
             }
@@ -239,7 +265,8 @@ impl World {
         self.model.message(0, payload);
     }
 
-    fn start(&self) -> usize {
+    /// The first offset that retention has left.
+    pub(crate) fn start(&self) -> usize {
         let topic = self.live.as_ref().and_then(|live| live.topic.as_ref());
         topic.map_or(0, |topic| index(topic.offsets().start))
     }
@@ -350,7 +377,8 @@ impl World {
             Step::Do(_) => self.model.promise(),
             Step::Kill => self.model.loosen(),
             Step::Open => {
-                let seen = look(self.log());
+                // A fault may strike this look; it strikes once.
+                let seen = look(self.log()).or_else(|_| look(self.log()));
                 let checked = seen.and_then(|seen| Ok((self.model.check(&seen)?, seen)));
                 let (cut, seen) = checked.expect("what is opened keeps the promises");
                 self.model.adopt(&seen, cut);
