@@ -11,8 +11,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
-use ackline::simulation::{Fault, SimDisk};
-use ackline::{Delivery, Log, Options, Topic};
+use ackline::simulation::{SimDisk, Storage};
+use ackline::{Delivery, Log, Options, SyncPolicy, Topic};
+
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/common/gate.rs"]
+mod gate;
+
+use gate::{Gate, GatedStorage};
 
 /// A round in which nothing happens for so long hangs.
 const HANG: Duration = Duration::from_secs(5);
@@ -36,8 +42,9 @@ type Steps = Arc<AtomicU64>;
 
 type Round = fn(&SimDisk, &Steps);
 
-const KINDS: [(&str, Round); 5] = [
+const KINDS: [(&str, Round); 6] = [
     ("everybody", everybody),
+    ("callbacks", callbacks),
     ("task", task),
     ("turns", turns),
     ("failing disk", failing_disk),
@@ -78,9 +85,13 @@ pub(crate) fn trial(seed: u64, rounds: u64) -> Result<(), Stuck> {
     Ok(())
 }
 
-fn open(disk: &SimDisk) -> (Log, Topic) {
-    let options = Options::new().segment_bytes(64 * 1024).sync_timeout(FOR_EVER);
-    let log = options.open_on(disk.storage()).expect("a new log opens");
+fn open(disk: &SimDisk, policy: SyncPolicy) -> (Log, Topic) {
+    open_on(disk.storage(), policy)
+}
+
+fn open_on(storage: Arc<dyn Storage>, policy: SyncPolicy) -> (Log, Topic) {
+    let options = Options::new().segment_bytes(64 * 1024).sync_timeout(FOR_EVER).sync(policy);
+    let log = options.open_on(storage).expect("a new log opens");
     let topic = log.topic("orders").expect("a topic is made");
     (log, topic)
 }
@@ -99,33 +110,42 @@ fn finish(threads: Vec<JoinHandle<()>>) {
     }
 }
 
-/// Appenders that wait, one that has itself called back, and one who polls it all.
-fn everybody(disk: &SimDisk, steps: &Steps) {
-    const APPENDERS: usize = 4;
-    const EACH: usize = 25;
-    let (log, topic) = open(disk);
-    let group = topic.group("all").expect("a group is made");
-    let mut threads = Vec::new();
-    for _ in 0..APPENDERS {
-        let (topic, steps) = (topic.clone(), Arc::clone(steps));
-        threads.push(start(move || {
-            for _ in 0..EACH {
-                topic.append("waited for").expect("an append succeeds");
-                step(&steps);
-            }
-        }));
-    }
-    let (submitter, counted) = (topic.clone(), Arc::clone(steps));
-    threads.push(start(move || {
-        for _ in 0..EACH {
+fn start_appender(topic: &Topic, steps: &Steps, times: usize) -> JoinHandle<()> {
+    let (topic, steps) = (topic.clone(), Arc::clone(steps));
+    start(move || {
+        for _ in 0..times {
+            topic.append("waited for").expect("an append succeeds");
+            step(&steps);
+        }
+    })
+}
+
+/// One who goes on when called back.
+fn start_submitter(topic: &Topic, steps: &Steps, times: usize) -> JoinHandle<()> {
+    let (topic, steps) = (topic.clone(), Arc::clone(steps));
+    start(move || {
+        for _ in 0..times {
             let (called, back) = channel();
-            submitter.submit("called back").on_complete(move |result| {
+            topic.submit("called back").on_complete(move |result| {
                 called.send(result.is_ok()).expect("the submitter waits");
             });
             assert_eq!(back.recv(), Ok(true));
-            step(&counted);
+            step(&steps);
         }
-    }));
+    })
+}
+
+/// Appenders that wait, one who has itself called back, and one who polls it all.
+fn everybody(disk: &SimDisk, steps: &Steps) {
+    const APPENDERS: usize = 4;
+    const EACH: usize = 25;
+    let (log, topic) = open(disk, SyncPolicy::default());
+    let group = topic.group("all").expect("a group is made");
+    let mut threads = Vec::new();
+    for _ in 0..APPENDERS {
+        threads.push(start_appender(&topic, steps, EACH));
+    }
+    threads.push(start_submitter(&topic, steps, EACH));
     let counted = Arc::clone(steps);
     threads.push(start(move || {
         let mut left = (APPENDERS + 1) * EACH;
@@ -143,9 +163,19 @@ fn everybody(disk: &SimDisk, steps: &Steps) {
     log.close().expect("the log closes");
 }
 
+/// Those who submit are called back though others write their records, in a log whose background
+/// threads have nothing else to wake up for: no marker and no progress is due.
+fn callbacks(disk: &SimDisk, steps: &Steps) {
+    let (log, topic) = open(disk, SyncPolicy::Never);
+    let mut threads: Vec<_> = (0..2).map(|_| start_submitter(&topic, steps, 300)).collect();
+    threads.extend((0..2).map(|_| start_appender(&topic, steps, 300)));
+    finish(threads);
+    log.close().expect("the log closes");
+}
+
 /// A task that waits for each message, and an appender that waits for the task.
 fn task(disk: &SimDisk, steps: &Steps) {
-    let (log, topic) = open(disk);
+    let (log, topic) = open(disk, SyncPolicy::default());
     let group = topic.group("all").expect("a group is made");
     let (taken, next) = channel();
     let consumer = start(move || {
@@ -168,7 +198,7 @@ fn task(disk: &SimDisk, steps: &Steps) {
 /// what it waits for.
 fn turns(disk: &SimDisk, steps: &Steps) {
     const TURNS: usize = 500;
-    let (log, topic) = open(disk);
+    let (log, topic) = open(disk, SyncPolicy::default());
     let group = topic.group("all").expect("a group is made");
     let (taken, next) = channel();
     let consumer = start(move || {
@@ -188,28 +218,33 @@ fn turns(disk: &SimDisk, steps: &Steps) {
     log.close().expect("the log closes");
 }
 
-/// Appenders on a disk that fails: each is told.
+/// Appenders whose records wait for a write that fails: each is told.
 fn failing_disk(disk: &SimDisk, steps: &Steps) {
-    let (log, topic) = open(disk);
-    disk.fail_at(disk.calls() + 40, Fault::SyncLost);
-    disk.fail_at(disk.calls() + 41, Fault::SyncLost);
-    let appenders: Vec<_> = (0..6)
-        .map(|_| {
-            let (topic, steps) = (topic.clone(), Arc::clone(steps));
-            start(move || {
-                while topic.append("until it fails").is_ok() {
-                    step(&steps);
-                }
-            })
+    let gate = Gate::default();
+    let (log, topic) = open_on(GatedStorage::on(disk, &gate), SyncPolicy::default());
+    gate.close();
+    let append = |topic: &Topic, steps: &Steps| {
+        let (topic, steps) = (topic.clone(), Arc::clone(steps));
+        start(move || {
+            topic.append("on a failing disk").expect_err("the disk fails");
+            step(&steps);
         })
-        .collect();
+    };
+    let first = append(&topic, steps);
+    gate.await_arrival();
+    let mut appenders: Vec<_> = (0..4).map(|_| append(&topic, steps)).collect();
+    // Whoever is not in the queue by then only makes the check weaker.
+    std::thread::sleep(Duration::from_millis(20));
+    gate.fail_next();
+    gate.open();
+    appenders.push(first);
     finish(appenders);
     assert!(log.close().is_err(), "a log that failed says so when it is closed");
 }
 
 /// A record that nobody waits for, after everybody went to sleep.
 fn idle_log(disk: &SimDisk, steps: &Steps) {
-    let (log, topic) = open(disk);
+    let (log, topic) = open(disk, SyncPolicy::default());
     let group = topic.group("all").expect("a group is made");
     std::thread::sleep(UNTIL_IDLE);
     topic.submit("by itself").detach();
