@@ -278,6 +278,9 @@ impl Commits {
                 rider.ride();
             }
         }
+        // Those who found no room have waited since before.
+        let mut left = self.riders.lock();
+        left.since = left.since.and(riders.since);
     }
 
     /// Latches a failure and answers everyone who waits with it.

@@ -1,7 +1,7 @@
 //! Groups over restarts, clean ones and crashes.
 
 use ackline::simulation::Crash;
-use ackline::{Group, GroupOptions, Log, Offset, Topic};
+use ackline::{Explanation, Group, GroupOptions, Log, Media, Offset, Topic};
 
 use super::{HOUR, SECOND, with_records};
 use crate::common::{Machine, drain, fill, offsets, poll, poll_offsets, poll_one, small};
@@ -54,6 +54,32 @@ fn acknowledgements_ride_on_the_next_append() {
     drop((log, topic, group));
     let (_log, _topic, group) = reopen(&machine, GroupOptions::new());
     assert_eq!(group.lag().expect("lag").messages, 3);
+}
+
+#[test]
+fn acknowledgements_are_durable_within_a_second_where_they_found_no_room_on_an_append() {
+    // Some of these just fit into the segment, and leave no room for the progress.
+    for bytes in (0..1500).step_by(16) {
+        let machine = Machine::new(1);
+        let options = || small().media(Media::WholeSectors);
+        let log = machine.open(options());
+        let topic = log.topic("t").expect("a topic");
+        let group = topic.group("g").expect("a group");
+        fill(&topic, 0..1);
+        fill(&topic, 1..4);
+        log.maintain().expect("prepares the next segment, so that this one may be filled up");
+        poll_one(&group).ack().expect("acks");
+        machine.advance(SECOND * 9 / 10);
+        topic.append(vec![0; bytes]).expect("appends");
+        machine.advance(SECOND / 10);
+        log.maintain().expect("commits what has waited for a second");
+        machine.disk.crash(Crash::Power);
+        drop((log, topic, group));
+        let log = machine.open(options());
+        let group = log.topic("t").expect("a topic").group("g").expect("a group");
+        let settled = matches!(group.explain(Offset(0)), Ok(Explanation::Settled));
+        assert!(settled, "after a record of {bytes} bytes");
+    }
 }
 
 #[test]
