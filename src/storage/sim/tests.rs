@@ -11,6 +11,7 @@ use crate::storage::{LockError, StorageFile};
 
 mod crashes;
 mod faults;
+mod outcomes;
 
 /// A disk with the durable file `a`.
 fn disk_with(bytes: &[u8]) -> SimDisk {
