@@ -31,6 +31,7 @@ pub(super) fn run(world: &mut World, skip: &BTreeSet<usize>) -> Checked {
     setup.policy = SyncPolicy::default();
     setup.max_bytes = None;
     setup.retention = Retention::keep_consumed();
+    (setup.max_age, setup.retained_bytes, setup.keeps_consumed) = (None, None, true);
     setup.lossy = false;
     world.setup = Rc::new(setup);
     let mut rng = Rng::new(mix(world.setup.seed, 9));

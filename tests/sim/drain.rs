@@ -6,7 +6,7 @@ use std::time::Duration;
 use ackline::simulation::SimClock;
 use ackline::{Error, Explanation, Log, Offset};
 
-use super::model::{Model, Slot, letter_source};
+use super::model::{Model, is_letter_of, letter_source};
 use super::setup::Setup;
 use super::verify::Survey;
 use super::{Checked, at, ensure, violation};
@@ -34,10 +34,10 @@ fn drain_group(
     clock: &SimClock,
 ) -> Checked {
     let (handle, group) = (&survey.groups[id], &model.groups[id]);
-    let tag = setup.groups[group.plan].tag;
+    let filters = setup.groups[group.plan].tag.is_some();
     let mut delivered: BTreeMap<u64, u32> = BTreeMap::new();
     // A poll comes back empty where it met nothing but messages that the tag filter skips.
-    let patience = 3 + if tag.is_some() { survey.settled[id].len() } else { 0 };
+    let patience = 3 + if filters { survey.settled[id].len() } else { 0 };
     let mut empty = 0;
     while empty < patience {
         let polled = match handle.poll(64, Duration::ZERO) {
@@ -51,12 +51,20 @@ fn drain_group(
         }
         for delivery in polled {
             let offset = delivery.offset().0;
-            model.check(setup, group.topic, delivery.message())?;
             let progress = group.get(offset);
-            let done = survey.settled[id].get(at(offset)).copied().unwrap_or(true);
-            ensure!(!done, "group {id} got {offset}, which is done");
+            match survey.settled[id].get(at(offset)) {
+                Some(done) => {
+                    model.check(setup, group.topic, delivery.message())?;
+                    ensure!(!done, "group {id} got {offset}, which is done");
+                }
+                // Draining makes dead letters.
+                None => {
+                    let is_letter = letter_source(delivery.message()).is_some();
+                    ensure!(is_letter, "group {id} got {offset}, which nobody appended");
+                }
+            }
             let attempt = delivery.attempt();
-            let counted = if group.seek_unknown { 0 } else { progress.counted_synced };
+            let counted = progress.counted;
             let higher = attempt > counted;
             ensure!(higher, "attempts of {id}/{offset} went back from {counted} to {attempt}");
             ensure!(delivered.insert(offset, attempt).is_none(), "{id}/{offset} came twice");
@@ -70,10 +78,7 @@ fn drain_group(
     let mut stuck = 0;
     for (index, done) in survey.settled[id].iter().enumerate().skip(start) {
         let offset = index as u64;
-        let (Slot::Plain(message), _) = &model.topics[group.topic].messages[index] else {
-            continue;
-        };
-        let filtered = tag.is_some() && message.tag != tag;
+        let filtered = !model.is_wanted(setup, id, offset);
         if *done || filtered || delivered.contains_key(&offset) {
             continue;
         }
@@ -122,6 +127,7 @@ fn buried(log: &Log, group: &ackline::Group, id: usize) -> Checked<BTreeMap<u64,
     };
     for message in reader {
         match message {
+            Ok(message) if !is_letter_of(&message, group) => {}
             Ok(message) => {
                 let source = letter_source(&message).unwrap_or(u64::MAX);
                 *found.entry(source).or_default() += 1;

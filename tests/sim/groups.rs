@@ -1,14 +1,25 @@
-//! Operations of groups: polling, the outcomes of deliveries, commits and seeks.
+//! Operations of groups: polling, commits and seeks.
+
+mod next;
+mod settle;
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use ackline::simulation::{Crash, Rng};
-use ackline::{Error, Explanation, Offset, Start};
+use ackline::{Delivery, Error, Explanation, Offset, Start};
 
-use super::model::{Ack, Progress, Slot};
-use super::world::{Failed, Hand, World};
-use super::{Checked, at, ensure};
+use super::model::{Ack, Progress};
+use super::world::{Actor, Failed, Hand, World};
+use super::{Checked, ensure};
+
+/// What a process leaves behind that ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaving {
+    poisoned: bool,
+    /// Tasks that wait for a message may be about to get one.
+    waiting: u32,
+}
 
 impl World {
     pub(crate) fn poll(&mut self, rng: &mut Rng) -> Checked {
@@ -18,14 +29,7 @@ impl World {
         let result = self.live().groups[group].poll(max, Duration::ZERO);
         let deliveries = match result {
             Ok(deliveries) => deliveries,
-            Err(Error::Lagged { .. }) if self.setup.lossy => return self.take_exhausted(group),
-            Err(error) => {
-                self.model.slack += 1;
-                let was_poisoned = self.live().poisoned;
-                self.failed("poll", &error)?;
-                // Dead letters may have been queued before it failed.
-                return if was_poisoned { Ok(()) } else { self.take_exhausted(group) };
-            }
+            Err(error) => return self.no_delivery(group, "poll", &error),
         };
         ensure!(deliveries.len() <= max, "polled {} of {max}", deliveries.len());
         self.note(|| {
@@ -34,43 +38,65 @@ impl World {
             format!("poll {max} of group {group}: {got:?}")
         });
         let alone = deliveries.len() == 1;
+        let until = self.now() + self.setup.groups[self.model.groups[group].plan].lease;
         for delivery in deliveries {
-            let (offset, attempt) = (delivery.offset().0, delivery.attempt());
-            let topic = self.model.groups[group].topic;
-            self.model.check(&self.setup, topic, delivery.message())?;
-            self.check_delivery(group, offset, attempt, alone)?;
-            let token = self.next_token;
-            self.next_token += 1;
-            let lease = self.setup.groups[self.model.groups[group].plan].lease;
-            let until = self.now() + lease;
-            let progress = self.model.groups[group].get_mut(offset);
-            progress.counted = attempt;
-            progress.deliveries += 1;
-            progress.token = token;
-            progress.held_until = Some(until);
-            progress.suspect = false;
-            self.live().hands.push(Hand { delivery, group, offset, token, attempt });
+            self.take(group, delivery, alone, until)?;
         }
         self.take_exhausted(group)
+    }
+
+    /// A poll failed, or a task that waited for a message.
+    fn no_delivery(&mut self, group: usize, call: &str, error: &Error) -> Checked {
+        if let Error::Lagged { from, to } = error
+            && self.setup.lossy
+        {
+            let start = self.live().groups[group].topic().offsets().start;
+            let right = from < to && *to <= start;
+            ensure!(right, "group {group} lags from {from} to {to}, and {start} is there");
+            self.count("lagged");
+            return self.take_exhausted(group);
+        }
+        self.model.slack += 1;
+        let was_poisoned = self.live().poisoned;
+        self.failed(call, error)?;
+        // Dead letters may have been queued before it failed.
+        if was_poisoned { Ok(()) } else { self.take_exhausted(group) }
+    }
+
+    /// Takes a delivery into the hands of the one who acts, its lease lasting until then.
+    fn take(&mut self, group: usize, delivery: Delivery, alone: bool, until: Duration) -> Checked {
+        let (offset, attempt) = (delivery.offset().0, delivery.attempt());
+        let topic = self.model.groups[group].topic;
+        self.model.check(&self.setup, topic, delivery.message())?;
+        self.check_delivery(group, offset, attempt, alone)?;
+        let token = self.next_token;
+        self.next_token += 1;
+        let progress = self.model.groups[group].get_mut(offset);
+        progress.counted = attempt;
+        progress.deliveries += 1;
+        progress.token = token;
+        progress.held_until = Some(until);
+        progress.suspect = false;
+        progress.due = Duration::ZERO;
+        self.actor().hands.push(Hand { delivery, group, offset, token, attempt });
+        Ok(())
     }
 
     fn check_delivery(&self, id: usize, offset: u64, attempt: u32, alone: bool) -> Checked {
         let group = &self.model.groups[id];
         let plan = &self.setup.groups[group.plan];
-        let (progress, now) = (group.get(offset), self.clock_now());
+        let (progress, now) = (group.get(offset), self.now());
         let place = format_args!("group {id}, offset {offset}, attempt {attempt}");
         ensure!(progress.ack == Ack::No, "delivered although done ({:?}): {place}", progress.ack);
         let held = progress.held_until.is_some_and(|until| until > now);
         ensure!(!held, "delivered while somebody holds it: {place}");
+        ensure!(progress.due <= now, "delivered before {:?}, now {now:?}: {place}", progress.due);
         let counted = progress.counted;
         ensure!(attempt > counted, "attempts went back from {counted}: {place}");
-        let most = progress.deliveries + self.model.slack + 1;
+        let most = progress.deliveries + self.unseen(id) + 1;
         ensure!(attempt <= most, "at most {most} attempts can be: {place}");
         ensure!(attempt <= plan.attempts_max, "over the limit: {place}");
-        let (Slot::Plain(message), _) = &self.model.topics[group.topic].messages[at(offset)] else {
-            return Ok(());
-        };
-        let wanted = plan.tag.is_none() || plan.tag == message.tag;
+        let wanted = self.model.is_wanted(&self.setup, id, offset);
         ensure!(wanted, "delivered in spite of the tag filter: {place}");
         let holds = |found: &&Progress| found.held_until.is_some_and(|until| until > now);
         // What retention took from its holder is not in flight any more.
@@ -81,8 +107,16 @@ impl World {
         Ok(())
     }
 
-    fn clock_now(&self) -> Duration {
-        self.now()
+    /// How many tasks wait for a message of a group: each may be about to get one.
+    pub(crate) fn waiting(&self, group: usize) -> u32 {
+        let actors = self.live.iter().flat_map(|live| &live.actors);
+        let waits = |actor: &Actor| actor.waiting.as_ref().is_some_and(|task| task.group == group);
+        actors.map(|actor| u32::from(waits(actor))).sum()
+    }
+
+    /// How many deliveries of a message of a group may be counted that nobody saw.
+    fn unseen(&self, group: usize) -> u32 {
+        self.model.slack + self.waiting(group)
     }
 
     /// Notices which messages a poll has sent to the dead letters.
@@ -97,13 +131,9 @@ impl World {
         for offset in offsets.start.0..offsets.end.0 {
             let progress = group.get(offset);
             let held = progress.held_until.is_some_and(|until| until > now);
-            let tries = progress.deliveries + self.model.slack;
-            if progress.ack != Ack::No || held || tries < plan.attempts_max {
-                continue;
-            }
-            if let (Slot::Plain(message), _) = &self.model.topics[group.topic].messages[at(offset)]
-                && plan.tag.is_some_and(|tag| message.tag != Some(tag))
-            {
+            let tries = progress.deliveries + self.unseen(id);
+            let done = progress.ack != Ack::No || !self.model.is_wanted(&setup, id, offset);
+            if done || held || tries < plan.attempts_max {
                 continue;
             }
             if matches!(handle.explain(Offset(offset)), Ok(Explanation::Settled) | Err(_)) {
@@ -122,167 +152,19 @@ impl World {
             let progress = self.model.groups[id].get_mut(offset);
             progress.letters += 1;
             let nth = progress.letters;
-            progress.ack = if buried.len() == 1 { Ack::With(event) } else { Ack::Letter(nth) };
-            progress.held_until = None;
+            let ack = if buried.len() == 1 { Ack::With(event) } else { Ack::Letter(nth) };
+            self.model.groups[id].settle(offset, ack, now);
         }
         self.open_new_topics()
     }
 
-    /// Ends, or prolongs, one of the deliveries that are out.
-    pub(crate) fn settle(&mut self, rng: &mut Rng) -> Checked {
-        let hands = self.live().hands.len();
-        if hands == 0 {
-            return Ok(());
-        }
-        let hand = self.live().hands.swap_remove(rng.index(hands));
-        let Hand { group, offset, token, .. } = hand;
-        let current = self.is_current(group, offset, token);
-        let until = self.model.groups[group].get(offset).held_until;
-        // Retention may have taken it out of its holder's hands.
-        let lost = self.is_lost(group, offset);
-        let held = current && !lost && until.is_some_and(|until| until > self.now());
-        match rng.below(16) {
-            0 => self.retry(rng, hand, current, held),
-            1 => self.release(hand, current, held),
-            2 => self.reject(hand, current, lost),
-            3 => {
-                self.count("drop");
-                self.note(|| format!("drop {group}/{offset}"));
-                drop(hand);
-                if current {
-                    self.model.groups[group].get_mut(offset).held_until = None;
-                }
-                Ok(())
-            }
-            4 => self.extend(rng, hand, current, held),
-            _ => {
-                self.count("ack");
-                self.note(|| format!("ack {group}/{offset}"));
-                let result = hand.delivery.ack();
-                if self.outcome("ack", result, current, current && !lost)? {
-                    let progress = self.model.groups[group].get_mut(offset);
-                    progress.ack = Ack::Maybe;
-                    progress.held_until = None;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether retention has taken a message that a group had not done with.
+    /// Whether a message may have been taken from the one who has it: by retention, or, once the
+    /// lease is over, by a task that is about to get it.
     pub(crate) fn is_lost(&mut self, group: usize, offset: u64) -> bool {
         let start = self.live().groups[group].topic().offsets().start.0;
-        self.setup.lossy && offset < start
-    }
-
-    /// Whether an outcome took effect. It may if `may`, and must if `must`.
-    fn outcome(
-        &mut self,
-        call: &str,
-        result: ackline::Result<()>,
-        may: bool,
-        must: bool,
-    ) -> Checked<bool> {
-        match result {
-            Ok(()) => {
-                ensure!(may, "{call} succeeded for a lease that is over");
-                Ok(true)
-            }
-            Err(
-                error @ (Error::StaleLease { .. }
-                | Error::AlreadyAcked { .. }
-                | Error::NotLeased { .. }),
-            ) => {
-                ensure!(!must, "{call} refused: {error}");
-                Ok(false)
-            }
-            Err(error) => {
-                self.failed(call, &error)?;
-                Ok(false)
-            }
-        }
-    }
-
-    fn retry(&mut self, rng: &mut Rng, hand: Hand, current: bool, held: bool) -> Checked {
-        self.count("retry_after");
-        let Hand { group, offset, .. } = hand;
-        let delay = Duration::from_millis(rng.below(20_000));
-        self.note(|| format!("retry {group}/{offset} after {delay:?}"));
-        let result =
-            if rng.chance(1, 2) { hand.delivery.retry() } else { hand.delivery.retry_after(delay) };
-        self.outcome("retry", result, current, held)?;
-        if current {
-            self.model.groups[group].get_mut(offset).held_until = None;
-        }
-        Ok(())
-    }
-
-    fn release(&mut self, hand: Hand, current: bool, held: bool) -> Checked {
-        self.count("release");
-        let Hand { group, offset, attempt, .. } = hand;
-        self.note(|| format!("release {group}/{offset}"));
-        let result = hand.delivery.release();
-        let released = self.outcome("release", result, current, held)?;
-        let progress = self.model.groups[group].get_mut(offset);
-        if released {
-            progress.counted = attempt - 1;
-            progress.counted_synced = progress.counted_synced.min(attempt - 1);
-        }
-        if current {
-            progress.held_until = None;
-        }
-        Ok(())
-    }
-
-    fn extend(&mut self, rng: &mut Rng, hand: Hand, current: bool, held: bool) -> Checked {
-        self.count("extend");
-        let Hand { group, offset, .. } = hand;
-        let by = Duration::from_millis(rng.below(60_000));
-        self.note(|| format!("extend {group}/{offset} by {by:?}"));
-        let result = hand.delivery.extend(by);
-        if self.outcome("extend", result, current, held)? {
-            let until = self.now() + by;
-            self.model.groups[group].get_mut(offset).held_until = Some(until);
-        }
-        self.live().hands.push(hand);
-        Ok(())
-    }
-
-    fn reject(&mut self, hand: Hand, current: bool, lost: bool) -> Checked {
-        self.count("reject");
-        let Hand { group, offset, .. } = hand;
-        self.note(|| format!("reject {group}/{offset}"));
-        let dead = self.live().groups[group].dead_letter_topic();
-        let result = hand.delivery.reject("bad");
-        let unknown = match &result {
-            Ok(()) => false,
-            Err(
-                Error::StaleLease { .. } | Error::AlreadyAcked { .. } | Error::NotLeased { .. },
-            ) => {
-                ensure!(!current || lost, "reject refused a lease that was not over");
-                return Ok(());
-            }
-            Err(error) => {
-                if self.failed("reject", error)? == Failed::Refused {
-                    if current {
-                        self.model.groups[group].get_mut(offset).held_until = None;
-                    }
-                    return Ok(());
-                }
-                true
-            }
-        };
-        ensure!(current || unknown, "reject succeeded for a lease that is over");
-        let slot = self.letter(group, vec![offset], "bad");
-        let event = self.model.add_letter(&dead, slot);
-        let progress = self.model.groups[group].get_mut(offset);
-        progress.ack = Ack::With(event);
-        progress.letters += 1;
-        progress.held_until = None;
-        if !unknown {
-            self.promise_by_policy();
-        }
-        self.open_new_topics()
+        let until = self.model.groups[group].get(offset).held_until;
+        let held = until.is_some_and(|until| until > self.now());
+        (self.setup.lossy && offset < start) || (!held && self.waiting(group) > 0)
     }
 
     /// Acknowledges by offset.
@@ -302,9 +184,8 @@ impl World {
         }
         match result {
             Ok(()) => {
-                let progress = self.model.groups[group].get_mut(offset);
-                progress.ack = Ack::Maybe;
-                progress.held_until = None;
+                let now = self.now();
+                self.model.groups[group].settle(offset, Ack::Maybe, now);
                 Ok(())
             }
             Err(Error::AlreadyAcked { .. }) => {
@@ -324,7 +205,8 @@ impl World {
             Ok(()) => {
                 self.succeeded("commit")?;
                 self.model.promise(true);
-                self.model.groups[group].promise();
+                let now = self.now();
+                self.model.groups[group].promise(now);
                 Ok(())
             }
             Err(error) => self.failed("commit", &error).map(|_| ()),
@@ -349,17 +231,19 @@ impl World {
                 return Ok(());
             }
         }
+        let now = self.now();
         for offset in 0..=through {
             let progress = self.model.groups[group].get_mut(offset);
             progress.held_until = None;
             if progress.ack == Ack::No {
-                progress.ack = Ack::Maybe;
+                self.model.groups[group].settle(offset, Ack::Maybe, now);
             }
         }
         if result.is_ok() {
             self.succeeded("commit_through")?;
             self.model.promise(true);
-            self.model.groups[group].promise();
+            let now = self.now();
+            self.model.groups[group].promise(now);
         }
         Ok(())
     }
@@ -401,11 +285,17 @@ impl World {
         Ok(())
     }
 
+    pub(crate) fn leaving(&self) -> Leaving {
+        let actors = self.live.iter().flat_map(|live| &live.actors);
+        let waiting = actors.map(|actor| u32::from(actor.waiting.is_some())).sum();
+        Leaving { poisoned: self.poisoned(), waiting }
+    }
+
     /// Remembers who had what when the process ended.
-    pub(crate) fn mark_suspects(&mut self, crash: Crash) {
+    pub(crate) fn mark_suspects(&mut self, crash: Crash, leaving: Leaving) {
         let now = self.now();
-        let poisoned = self.live.as_ref().is_some_and(|live| live.log.stats().poisoned);
-        let sure = self.setup.syncs() || (crash == Crash::Kill && !poisoned);
+        let sure = self.setup.syncs() || (crash == Crash::Kill && !leaving.poisoned);
+        self.model.slack += 1 + leaving.waiting;
         for group in &mut self.model.groups {
             for progress in &mut group.offsets {
                 let held = progress.held_until.take().is_some_and(|until| until > now);

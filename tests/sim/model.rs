@@ -3,14 +3,17 @@
 //! The log is one sequence of events. A crash may keep any prefix of it that holds everything
 //! that was promised, and does not cut through the events of one call.
 
+mod letters;
+
 use std::rc::Rc;
 use std::time::Duration;
 
 use ackline::simulation::Crash;
-use ackline::{Message, Record};
+use ackline::{Position, Record};
 
+use super::at;
 use super::setup::{Setup, wall};
-use super::{Checked, at, ensure, violation};
+pub(crate) use letters::{is_letter_of, letter_source};
 
 /// A record as it was handed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +108,12 @@ pub(crate) struct Progress {
     pub(crate) suspect: bool,
     /// How many dead letters were made of it.
     pub(crate) letters: usize,
+    /// It is not delivered before, since it was given back with a delay.
+    pub(crate) due: Duration,
+    /// That is promised.
+    pub(crate) due_durable: bool,
+    /// When it was acknowledged or given back.
+    pub(crate) changed: Duration,
 }
 
 impl Progress {
@@ -118,6 +127,9 @@ impl Progress {
             held_until: None,
             suspect: false,
             letters: 0,
+            due: Duration::ZERO,
+            due_durable: false,
+            changed: Duration::ZERO,
         }
     }
 }
@@ -146,12 +158,30 @@ impl GroupModel {
         &mut self.offsets[index]
     }
 
-    /// What was acknowledged so far is durable.
-    pub(crate) fn promise(&mut self) {
-        for progress in &mut self.offsets {
+    /// The message is done with.
+    pub(crate) fn settle(&mut self, offset: u64, ack: Ack, now: Duration) {
+        let progress = self.get_mut(offset);
+        progress.ack = ack;
+        progress.held_until = None;
+        progress.changed = now;
+    }
+
+    /// The message was given back, to come again after the delay.
+    pub(crate) fn give_back(&mut self, offset: u64, delay: Duration, now: Duration) {
+        let progress = self.get_mut(offset);
+        progress.held_until = None;
+        progress.due = now + delay;
+        progress.due_durable = false;
+        progress.changed = now;
+    }
+
+    /// What was acknowledged and given back until a time is durable.
+    pub(crate) fn promise(&mut self, until: Duration) {
+        for progress in self.offsets.iter_mut().filter(|progress| progress.changed <= until) {
             if progress.ack == Ack::Maybe {
                 progress.ack = Ack::Durable;
             }
+            progress.due_durable = true;
         }
     }
 }
@@ -168,6 +198,9 @@ pub(crate) struct Event {
     pub(crate) kind: Kind,
     /// The call that made it; its events survive together.
     pub(crate) call: u64,
+    pub(crate) time_ms: u64,
+    /// Where in the log it is, if that was said.
+    pub(crate) position: Option<Position>,
 }
 
 /// What a crash may take.
@@ -198,10 +231,16 @@ pub(crate) struct Model {
     pub(crate) synced: usize,
     /// How many deliveries may have been counted that nobody saw.
     pub(crate) slack: u32,
+    /// The time at which events happen.
+    pub(crate) now_ms: u64,
     calls: u64,
 }
 
 impl Model {
+    pub(crate) fn at(now_ms: u64) -> Self {
+        Self { now_ms, ..Self::default() }
+    }
+
     /// Begins a call, whose events share a fate.
     pub(crate) fn call(&mut self) -> u64 {
         self.calls += 1;
@@ -209,7 +248,7 @@ impl Model {
     }
 
     fn event(&mut self, kind: Kind, call: u64) -> usize {
-        self.events.push(Event { kind, call });
+        self.events.push(Event { kind, call, time_ms: self.now_ms, position: None });
         self.events.len() - 1
     }
 
@@ -238,6 +277,21 @@ impl Model {
         self.add_message(id, slot, call)
     }
 
+    /// Where the log says that an event is.
+    pub(crate) fn locate(&mut self, event: usize, position: Position) {
+        self.events[event].position = Some(position);
+    }
+
+    /// Whether a group's tag filter lets a message through.
+    pub(crate) fn is_wanted(&self, setup: &Setup, group: usize, offset: u64) -> bool {
+        let group = &self.groups[group];
+        let tag = setup.groups[group.plan].tag;
+        match self.topics[group.topic].messages.get(at(offset)) {
+            Some((Slot::Plain(message), _)) => tag.is_none() || message.tag == tag,
+            _ => true,
+        }
+    }
+
     pub(crate) fn topic_named(&self, name: &str) -> Option<usize> {
         self.topics.iter().position(|topic| topic.name == name)
     }
@@ -261,10 +315,10 @@ impl Model {
         }
     }
 
-    /// All groups' acknowledgements are durable.
-    pub(crate) fn promise_groups(&mut self) {
+    /// What all groups have acknowledged until a time is durable.
+    pub(crate) fn promise_groups(&mut self, until: Duration) {
         for group in &mut self.groups {
-            group.promise();
+            group.promise(until);
         }
     }
 
@@ -274,65 +328,4 @@ impl Model {
             Loss::Power => self.synced,
         }
     }
-
-    /// Checks that a message that was read is the one that was appended at its offset.
-    pub(crate) fn check(&self, setup: &Setup, topic: usize, message: &Message) -> Checked<()> {
-        let offset = message.offset().0;
-        let name = &self.topics[topic].name;
-        let Some((slot, _)) = self.topics[topic].messages.get(at(offset)) else {
-            violation!("invented: {name} has a message at {offset}, {message:?}");
-        };
-        ensure!(message.topic() == *name, "topic {} for {name}", message.topic());
-        match slot {
-            Slot::Plain(expected) => same(message, expected, &[], name),
-            Slot::Letter { group, sources, reason, .. } => {
-                let source = letter_source(message).unwrap_or(u64::MAX);
-                ensure!(sources.contains(&source), "{name}@{offset}: letter of {source}");
-                let group = &self.groups[*group];
-                let source_topic = &self.topics[group.topic];
-                let (Slot::Plain(original), _) = &source_topic.messages[at(source)] else {
-                    violation!("a dead letter of a dead letter in {name}");
-                };
-                let group_name = setup.groups[group.plan].name.as_str();
-                let source = source.to_string();
-                let headers = [
-                    ("ackline.topic", source_topic.name.as_str()),
-                    ("ackline.group", group_name),
-                    ("ackline.offset", source.as_str()),
-                    ("ackline.reason", *reason),
-                ];
-                same(message, original, &headers, name)
-            }
-        }
-    }
-}
-
-/// The offset of the message that a dead letter was made of.
-pub(crate) fn letter_source(message: &Message) -> Option<u64> {
-    let offset = message.header("ackline.offset")?;
-    std::str::from_utf8(offset).ok()?.parse().ok()
-}
-
-fn same(message: &Message, expected: &Msg, more: &[(&str, &str)], name: &str) -> Checked<()> {
-    let place = format_args!("{name}@{}", message.offset().0);
-    ensure!(message.payload() == expected.payload, "altered: payload of {place}");
-    ensure!(message.key() == expected.key.as_deref(), "altered: key of {place}");
-    ensure!(message.tag() == expected.tag, "altered: tag of {place}");
-    let mut headers = message.headers();
-    for (header, value) in &expected.headers {
-        let found = headers.next();
-        ensure!(found == Some((header, value)), "altered: header {found:?} of {place}");
-    }
-    for (header, value) in more {
-        let found = message.header(header);
-        ensure!(found == Some(value.as_bytes()), "altered: {header} {found:?} of {place}");
-    }
-    let rest = headers.count();
-    let extra = if more.is_empty() { 0 } else { more.len() + 1 };
-    ensure!(rest == extra, "altered: {rest} more headers of {place}");
-    if more.is_empty() {
-        let time = message.timestamp();
-        ensure!(time == wall(expected.time_ms), "altered: timestamp of {place}");
-    }
-    Ok(())
 }

@@ -1,11 +1,11 @@
-//! Operations that look, and those that let time and the background work go on.
+//! Operations that look at messages and at groups.
 
-use std::time::Duration;
+mod log;
 
 use ackline::simulation::Rng;
 use ackline::{Error, Explanation, Offset, Topic};
 
-use super::model::Ack;
+use super::model::{Ack, Progress};
 use super::setup::wall;
 use super::world::World;
 use super::{Checked, at, ensure};
@@ -50,6 +50,46 @@ impl World {
         Ok(Ok(next))
     }
 
+    /// Reads on in a topic as it grows, outside of any group.
+    pub(crate) fn tail(&mut self, rng: &mut Rng) -> Checked {
+        let Some((id, mut reader)) = self.actor().tail.take() else {
+            let topics = self.live().topics.len();
+            if topics > 0 {
+                let id = rng.index(topics);
+                let topic = self.live().topics[id].clone();
+                let from = topic.offsets().start;
+                match topic.read_from(from) {
+                    Ok(reader) => self.actor().tail = Some((id, reader)),
+                    Err(error) => return self.failed("tail", &error).map(|_| ()),
+                }
+            }
+            return Ok(());
+        };
+        self.count("tail");
+        let offsets = self.live().topics[id].offsets();
+        for _ in 0..1 + rng.index(20) {
+            let expected = reader.next_offset();
+            match reader.next() {
+                None => {
+                    ensure!(expected == offsets.end, "#{id} ended at {expected} of {offsets:?}");
+                    break;
+                }
+                Some(Ok(message)) => {
+                    let found = message.offset();
+                    ensure!(found == expected, "#{id}: {found} at {expected}");
+                    self.model.check(&self.setup, id, &message)?;
+                }
+                Some(Err(Error::Lagged { from, to })) => {
+                    let right = from == expected && to == offsets.start && from < to;
+                    ensure!(right, "#{id} lags from {from} to {to} of {offsets:?}");
+                }
+                Some(Err(error)) => return self.failed("tail", &error).map(|_| ()),
+            }
+        }
+        self.actor().tail = Some((id, reader));
+        Ok(())
+    }
+
     pub(crate) fn offset_at(&mut self, rng: &mut Rng) -> Checked {
         let Some(id) = self.draw_topic(rng) else { return Ok(()) };
         self.count("offset_at");
@@ -77,87 +117,62 @@ impl World {
         let Some(id) = self.draw_group(rng) else { return Ok(()) };
         self.count("look");
         let handle = self.live().groups[id].clone();
-        let offsets = handle.topic().offsets();
-        let group = &self.model.groups[id];
-        let plan = &self.setup.groups[group.plan];
+        let end = handle.topic().offsets().end.0;
+        let plan = &self.setup.groups[self.model.groups[id].plan];
         let comparable = plan.tag.is_none() && !self.setup.lossy;
+        let hidden = self.waiting(id) > 0;
         let lag = match handle.lag() {
             Ok(lag) => lag,
             Err(error) => return self.failed("lag", &error).map(|_| ()),
         };
+        let (now, group) = (self.now(), &self.model.groups[id]);
+        let holds = |progress: &Progress| progress.held_until.is_some_and(|until| until > now);
         if comparable {
-            let visible = 0..offsets.end.0;
-            let open = visible.filter(|&offset| group.get(offset).ack == Ack::No).count() as u64;
-            ensure!(lag.messages == open, "lag of group {id} is {lag:?}, {open} are open");
+            let open = (0..end).filter(|&offset| group.get(offset).ack == Ack::No).count();
+            ensure!(lag.messages == open as u64, "lag of group {id} is {lag:?}, {open} are open");
+            let leased = (0..end).filter(|&offset| holds(&group.get(offset))).count();
+            let right = hidden || lag.leased == leased as u64;
+            ensure!(right, "lag of group {id} is {lag:?}, {leased} are held");
         }
-        let offset = rng.below(offsets.end.0 + 2);
+        let offset = rng.below(end + 2);
         let explained = match handle.explain(Offset(offset)) {
             Ok(explained) => explained,
             Err(error) => return self.failed("explain", &error).map(|_| ()),
         };
-        if offset >= offsets.end.0 {
+        if offset >= end {
             let not_yet = explained == Explanation::NotYet;
             ensure!(not_yet, "{explained:?} of {offset}, beyond the end");
             return Ok(());
         }
-        let progress = group.get(offset);
-        let held = progress.held_until.is_some_and(|until| until > self.now());
-        let leased = matches!(explained, Explanation::Leased { .. });
-        let settled = explained == Explanation::Settled;
-        let gone = self.setup.lossy && explained == Explanation::Gone;
+        let progress = self.model.groups[id].get(offset);
+        let place = format_args!("group {id}, offset {offset}: {explained:?}, {progress:?}");
         if progress.ack != Ack::No {
-            let settled = settled || gone;
-            ensure!(settled, "group {id}: {offset} is {explained:?}, and {:?}", progress.ack);
-        } else if comparable {
-            ensure!(!settled, "group {id}: {offset} is {explained:?}, and not acknowledged");
-            ensure!(leased == held, "group {id}: {offset} is {explained:?}, held: {held}");
+            let gone = self.setup.lossy && explained == Explanation::Gone;
+            ensure!(gone || explained == Explanation::Settled, "not done: {place}");
+        } else if comparable && !hidden {
+            let right = self.is_explained(explained, progress);
+            ensure!(right, "not what became of it at {now:?}: {place}");
         }
         Ok(())
     }
 
-    pub(crate) fn advance(&mut self, rng: &mut Rng) {
-        self.count("advance");
-        let ms = match rng.below(4) {
-            0 => rng.below(200),
-            1 => rng.below(2000),
-            _ => rng.below(60_000),
-        };
-        self.note(|| format!("advance {ms} ms"));
-        self.clock.advance(Duration::from_millis(ms));
-    }
-
-    /// One round of what the background threads do.
-    pub(crate) fn maintain(&mut self) -> Checked {
-        self.count("maintain");
-        self.note(|| "maintain".to_owned());
-        if let Err(error) = self.live().log.maintain() {
-            self.failed("maintain", &error)?;
-        }
-        if self.dead() {
-            return Ok(());
-        }
-        let poisoned = self.live().log.stats().poisoned;
-        if poisoned {
-            // It has nobody to tell.
-            ensure!(self.struck(), "maintain poisoned the log without a fault");
-            self.live().poisoned = true;
-        } else {
-            self.promise_by_policy();
-        }
-        Ok(())
-    }
-
-    pub(crate) fn sync(&mut self) -> Checked {
-        self.count("sync");
-        self.note(|| "sync".to_owned());
-        match self.live().log.sync() {
-            Ok(()) => {
-                self.succeeded("sync")?;
-                self.model.promise(true);
-                self.model.promise_groups();
-                Ok(())
+    /// Whether an explanation of a message that is not done is what the model knows of it.
+    fn is_explained(&self, explained: Explanation, progress: Progress) -> bool {
+        let now = self.now();
+        let held = progress.held_until.filter(|until| *until > now);
+        // What happened before this process began may have been forgotten or be unknown here.
+        let known = progress.token != 0;
+        match explained {
+            Explanation::Leased { attempt, ends_in } => {
+                attempt == progress.counted && held == Some(now + ends_in)
             }
-            Err(error) => self.failed("sync", &error).map(|_| ()),
+            Explanation::Waiting { attempts, due_in } => {
+                let due = now + due_in;
+                let exact = attempts == progress.counted && due == progress.due.max(now);
+                held.is_none() && attempts >= progress.counted && (exact || !known)
+            }
+            Explanation::Undelivered => progress.counted == 0 && held.is_none(),
+            _ => false,
         }
     }
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use ackline::simulation::Rng;
 
 use super::model::Loss;
+use super::setup::Role;
 use super::world::World;
 use super::{Checked, mix};
 
 /// All that runs count by name, so that what never came up shows as a zero.
-pub(crate) const COUNTED: [&str; 35] = [
+pub(crate) const COUNTED: [&str; 49] = [
     "ack",
     "ack_offset",
     "advance",
@@ -17,6 +18,7 @@ pub(crate) const COUNTED: [&str; 35] = [
     "append_batch",
     "append_if",
     "batch",
+    "branch",
     "close",
     "commit",
     "commit_through",
@@ -31,18 +33,31 @@ pub(crate) const COUNTED: [&str; 35] = [
     "exhausted",
     "extend",
     "group",
+    "lagged",
     "look",
+    "look_at_log",
     "maintain",
+    "misuse",
+    "next",
+    "next_delivered",
+    "next_dropped",
+    "next_too_late",
     "offset_at",
     "poll",
     "read_from",
+    "recovery_crash",
+    "recovery_crash_twice",
+    "recovery_fault",
     "reject",
     "release",
     "reopen",
+    "retry",
     "retry_after",
     "seek",
+    "sleepers",
     "submit",
     "sync",
+    "tail",
     "topic",
     "wait",
 ];
@@ -68,72 +83,117 @@ impl World {
         self.check_fork(&mut rng, true)
     }
 
-    fn step(&mut self, rng: &mut Rng) -> Checked {
+    /// Lets one of those who use the log act, or whoever looks after it.
+    pub(super) fn step(&mut self, rng: &mut Rng) -> Checked {
         if self.model.topics.is_empty() {
             return self.create_topic(rng);
         }
         if self.model.groups.is_empty() && rng.chance(1, 2) {
             return self.create_group(rng);
         }
+        let acting = rng.index(self.setup.actors.len());
+        self.acting = acting;
+        let role = self.actor().role;
+        self.note(|| format!("{acting} ({role:?}):"));
         match rng.below(100) {
-            0..3 => self.create_topic(rng),
-            3..7 => self.create_group(rng),
-            7..20 => self.append(rng, false),
-            20..27 => self.submit(rng),
-            27..33 => self.append_batch(rng),
-            33..36 => self.append(rng, true),
-            36..42 => self.batch(rng),
-            42..55 => self.poll(rng),
-            55..67 => self.settle(rng),
-            67..69 => self.ack_offset(rng),
-            69..73 => self.commit(rng),
-            73..75 => self.commit_through(rng),
-            75..77 => self.seek(rng),
-            77..79 => self.look(rng),
-            79..80 => self.read(rng),
-            80..81 => self.offset_at(rng),
-            81..85 => {
+            0..74 => match role {
+                Role::Producer => self.produce(rng),
+                Role::Consumer => self.consume(rng),
+                Role::Worker if rng.chance(1, 3) => self.batch(rng),
+                Role::Worker => self.consume(rng),
+            },
+            74..90 => self.look_after(rng),
+            _ => self.go_wrong(rng),
+        }
+    }
+
+    fn produce(&mut self, rng: &mut Rng) -> Checked {
+        match rng.below(40) {
+            0..14 => self.append(rng, false),
+            14..23 => self.submit(rng),
+            23..29 => self.append_batch(rng),
+            29..32 => self.append(rng, true),
+            32..36 => self.batch(rng),
+            36..39 => self.wait_for_submit(rng),
+            _ => self.tail(rng),
+        }
+    }
+
+    fn consume(&mut self, rng: &mut Rng) -> Checked {
+        match rng.below(48) {
+            0..13 => self.poll(rng),
+            13..19 => self.next(rng),
+            19..33 => self.settle(rng),
+            33..35 => self.ack_offset(rng),
+            35..40 => self.commit(rng),
+            40..42 => self.commit_through(rng),
+            42..44 => self.seek(rng),
+            44..47 => self.look(rng),
+            _ => self.tail(rng),
+        }
+    }
+
+    /// What is done for all who use the log.
+    fn look_after(&mut self, rng: &mut Rng) -> Checked {
+        match rng.below(32) {
+            0..5 => self.create_topic(rng),
+            5..13 => self.create_group(rng),
+            13..18 => {
                 self.advance(rng);
                 Ok(())
             }
-            85..89 => self.maintain(),
-            89..90 => self.sync(),
-            90..92 => self.wait_for_submit(rng),
-            92..94 => self.close_and_reopen(rng),
-            94..95 => self.drop_and_reopen(rng),
-            95..97 => self.crash(rng),
-            97..98 => {
+            18..23 => self.maintain(),
+            23..25 => self.check_sleepers(),
+            25..27 => self.sync(),
+            27 => self.read(rng),
+            28 => self.offset_at(rng),
+            29 => self.look_at_log(),
+            30 => self.misuse(rng),
+            _ => self.tail(rng),
+        }
+    }
+
+    /// Ends of the process, and what goes wrong below the log.
+    fn go_wrong(&mut self, rng: &mut Rng) -> Checked {
+        match rng.below(20) {
+            0..4 => self.close_and_reopen(rng),
+            4..6 => self.drop_and_reopen(rng),
+            6..10 => self.crash(rng),
+            10..12 => {
                 self.change_capacity(rng);
                 Ok(())
             }
-            98..99 => {
+            12..16 => {
                 self.plan_fault(rng);
+                Ok(())
+            }
+            16..18 => {
+                self.disk.evict_some();
                 Ok(())
             }
             _ => {
                 let call = self.disk.calls() + rng.below(15);
-                self.note(|| format!("  die at call {call}"));
-                self.disk.die_at(call);
+                self.plan_death(rng, call);
                 Ok(())
             }
         }
     }
 
     /// Sees what became of an operation.
-    fn after(&mut self, rng: &mut Rng) -> Checked {
+    pub(super) fn after(&mut self, rng: &mut Rng) -> Checked {
         self.take_in()?;
         if self.dead() {
             self.note(|| "  died".to_owned());
             return self.crash(rng);
         }
         let live = self.live();
-        if live.poisoned || live.log.stats().poisoned {
+        if live.stats.poisoned {
             live.poisoned = true;
             if rng.chance(1, 3) {
                 return if rng.chance(1, 2) { self.crash(rng) } else { self.drop_and_reopen(rng) };
             }
         }
-        if rng.chance(1, 12) {
+        if !self.is_branch && rng.chance(1, 12) {
             self.check_fork(rng, false)?;
         }
         Ok(())
@@ -142,10 +202,9 @@ impl World {
     /// Fills the disk, or makes room again.
     fn change_capacity(&mut self, rng: &mut Rng) {
         self.tight = !self.tight && rng.chance(2, 3);
-        let used: usize =
-            self.disk.names().iter().filter_map(|name| self.disk.file(name)).map(|f| f.len()).sum();
+        let used: u64 = self.disk.names().iter().filter_map(|name| self.disk.size(name)).sum();
         let room = rng.below(3 * self.setup.segment_bytes / 2);
-        let capacity = self.tight.then(|| used as u64 + room);
+        let capacity = self.tight.then_some(used + room);
         self.note(|| format!("capacity {capacity:?}"));
         self.count(if self.tight { "disk_full" } else { "disk_roomy" });
         self.disk.set_capacity(capacity);

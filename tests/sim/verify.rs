@@ -2,8 +2,10 @@
 //! altered, the order is kept, and no acknowledgement is undone.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
 
-use ackline::{Explanation, Group, Log, Offset, Topic};
+use ackline::{Explanation, Group, Log, Offset, Position, Topic};
 
 use super::model::{Ack, Kind, Loss, Model, Slot, letter_source};
 use super::setup::Setup;
@@ -14,14 +16,21 @@ use super::{Checked, at, ensure, violation};
 pub(crate) struct Survey {
     /// How many events survived.
     pub(crate) cut: usize,
-    /// How many records were read and compared with the model.
-    pub(crate) records: u64,
+    /// Where each event's message was read, if it is one and there.
+    pub(crate) positions: Vec<Option<Position>>,
     pub(crate) topics: Vec<Topic>,
     pub(crate) groups: Vec<Group>,
     /// For each group, whether each offset is done.
     pub(crate) settled: Vec<Vec<bool>>,
     /// How many dead letters there are of a group's offset.
     pub(crate) letters: BTreeMap<(usize, u64), usize>,
+}
+
+impl Survey {
+    /// How many records were read and compared with the model.
+    pub(crate) fn records(&self) -> u64 {
+        self.positions.iter().flatten().count() as u64
+    }
 }
 
 /// Checks a log that was just opened after a loss of the given kind.
@@ -34,12 +43,15 @@ pub(crate) fn survey(log: &Log, model: &Model, setup: &Setup, loss: Loss) -> Che
     let split =
         cut > 0 && cut < model.events.len() && model.events[cut - 1].call == model.events[cut].call;
     ensure!(!split, "a batch was cut in two at event {cut}");
-    let (mut letters, mut records) = (BTreeMap::new(), 0);
+    let mut read = Read { positions: vec![None; cut], ..Read::default() };
     for (id, topic) in topics.iter().enumerate() {
-        check_start(id, topic, model, setup, cut)?;
-        records += read_all(id, topic, model, setup, &mut letters)?;
+        model.check_deleted(setup, id, 0..topic.offsets().start.0, cut, u64::MAX)?;
+        read_all(id, topic, model, setup, &mut read)?;
     }
-    let mut survey = Survey { cut, records, topics, groups, settled: Vec::new(), letters };
+    let Read { positions, letters } = read;
+    let in_order = positions.iter().flatten().is_sorted();
+    ensure!(in_order, "positions are out of order: {positions:?}");
+    let mut survey = Survey { cut, positions, topics, groups, settled: Vec::new(), letters };
     for id in 0..survey.groups.len() {
         let settled = check_group(id, &survey, model, setup)?;
         survey.settled.push(settled);
@@ -101,42 +113,15 @@ fn cut(topics: &[Topic], groups: usize, model: &Model) -> Checked<usize> {
     Ok(cut)
 }
 
-/// Checks that retention took only what everybody had consumed.
-fn check_start(id: usize, topic: &Topic, model: &Model, setup: &Setup, cut: usize) -> Checked {
-    let start = topic.offsets().start.0;
-    if start == 0 || setup.lossy {
-        return Ok(());
-    }
-    let name = &model.topics[id].name;
-    let mut consumers = 0;
-    let mut created = 0;
-    for event in &model.events[..cut] {
-        let Kind::Group = event.kind else { continue };
-        let group = &model.groups[created];
-        created += 1;
-        if group.topic != id {
-            continue;
-        }
-        consumers += 1;
-        if setup.groups[group.plan].tag.is_some() || group.seek_unknown {
-            continue;
-        }
-        for offset in 0..start {
-            let ack = group.get(offset).ack;
-            ensure!(ack != Ack::No, "retention took {name}@{offset} from group {}", created - 1);
-        }
-    }
-    ensure!(consumers > 0, "retention took {start} messages of {name}, which has no group");
-    Ok(())
+/// What the topics hold.
+#[derive(Debug, Default)]
+struct Read {
+    /// Where each event's message is.
+    positions: Vec<Option<Position>>,
+    letters: BTreeMap<(usize, u64), usize>,
 }
 
-fn read_all(
-    id: usize,
-    topic: &Topic,
-    model: &Model,
-    setup: &Setup,
-    letters: &mut BTreeMap<(usize, u64), usize>,
-) -> Checked<u64> {
+fn read_all(id: usize, topic: &Topic, model: &Model, setup: &Setup, read: &mut Read) -> Checked {
     let offsets = topic.offsets();
     let mut next = offsets.start.0;
     let reader = match topic.read_from(offsets.start) {
@@ -150,21 +135,20 @@ fn read_all(
         };
         ensure!(message.offset().0 == next, "topic {id}: {} at {next}", message.offset());
         model.check(setup, id, &message)?;
-        if let (Slot::Letter { group, .. }, _) = &model.topics[id].messages[at(next)]
-            && let Some(source) = letter_source(&message)
-        {
-            *letters.entry((*group, source)).or_default() += 1;
+        let (slot, event) = &model.topics[id].messages[at(next)];
+        read.positions[*event] = Some(message.position());
+        if let (Slot::Letter { group, .. }, Some(source)) = (slot, letter_source(&message)) {
+            *read.letters.entry((*group, source)).or_default() += 1;
         }
         next += 1;
     }
     ensure!(next == offsets.end.0, "topic {id} ends at {next} instead of {}", offsets.end);
-    Ok(next - offsets.start.0)
+    Ok(())
 }
 
 /// Checks which messages are done in a group.
 fn check_group(id: usize, survey: &Survey, model: &Model, setup: &Setup) -> Checked<Vec<bool>> {
     let (group, handle) = (&model.groups[id], &survey.groups[id]);
-    let plan = &setup.groups[group.plan];
     let offsets = handle.topic().offsets();
     let mut settled = vec![true; at(offsets.start.0)];
     for offset in offsets.start.0..offsets.end.0 {
@@ -173,10 +157,7 @@ fn check_group(id: usize, survey: &Survey, model: &Model, setup: &Setup) -> Chec
             Err(error) => violation!("cannot explain {offset} of group {id}: {error}"),
         };
         settled.push(done);
-        let (Slot::Plain(message), _) = &model.topics[group.topic].messages[at(offset)] else {
-            violation!("a group of dead letters");
-        };
-        let filtered = plan.tag.is_some_and(|tag| message.tag != Some(tag));
+        let filtered = !model.is_wanted(setup, id, offset);
         let ack = group.get(offset).ack;
         let expected = match ack {
             _ if group.seek_unknown => continue,
@@ -195,9 +176,50 @@ fn check_group(id: usize, survey: &Survey, model: &Model, setup: &Setup) -> Chec
 }
 
 impl Model {
+    /// Checks that retention was allowed to take messages of a topic, where so many events of
+    /// all are there.
+    pub(crate) fn check_deleted(
+        &self,
+        setup: &Setup,
+        topic: usize,
+        deleted: Range<u64>,
+        cut: usize,
+        for_size: u64,
+    ) -> Checked {
+        let created = self.events[..cut].iter().filter(|event| event.kind == Kind::Group).count();
+        let groups: Vec<usize> =
+            (0..created).filter(|&id| self.groups[id].topic == topic).collect();
+        for offset in deleted {
+            let place = format_args!("{}@{offset}", self.topics[topic].name);
+            let (_, event) = self.topics[topic].messages[at(offset)];
+            let age = Duration::from_millis(self.now_ms - self.events[event].time_ms);
+            let too_old = setup.max_age.is_some_and(|max| age > max);
+            let position = self.events[event].position;
+            let too_large = setup.retained_bytes.is_some()
+                && position.is_none_or(|position| position.0 < for_size);
+            if too_old || too_large {
+                continue;
+            }
+            let deletes = !setup.keeps_consumed || setup.max_bytes.is_some();
+            ensure!(deletes, "retention took {place}, and keeps what was consumed");
+            ensure!(!groups.is_empty(), "retention took {place}, which nobody has consumed");
+            for &id in &groups {
+                let group = &self.groups[id];
+                let may_lag = setup.groups[group.plan].may_lag && setup.max_bytes.is_some();
+                let done = group.get(offset).ack != Ack::No || !self.is_wanted(setup, id, offset);
+                let allowed = done || may_lag || group.seek_unknown;
+                ensure!(allowed, "retention took {place} from group {id}");
+            }
+        }
+        Ok(())
+    }
+
     /// Goes on from what a recovery returned, which is promised from then on.
     pub(crate) fn adopt(&mut self, survey: &Survey) {
         self.events.truncate(survey.cut);
+        for (event, position) in self.events.iter_mut().zip(&survey.positions) {
+            event.position = position.or(event.position);
+        }
         self.topics.truncate(survey.topics.len());
         for (model, topic) in self.topics.iter_mut().zip(&survey.topics) {
             model.messages.truncate(at(topic.offsets().end.0));
@@ -214,6 +236,9 @@ impl Model {
                 if forgotten {
                     progress.counted = 0;
                     progress.suspect = false;
+                }
+                if forgotten || !progress.due_durable {
+                    progress.due = Duration::ZERO;
                 }
                 progress.suspect &= !*done;
             }

@@ -1,44 +1,21 @@
 //! The running log, and what its errors mean.
 
+mod actors;
+mod state;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ackline::simulation::{Clock, Counts, Fault, Rng, SimClock, SimDisk, Storage};
-use ackline::{Delivery, Error, Group, Log, Pending, Receipt, Result, Topic};
+use ackline::{Error, Group, Log, Stats, Topic};
 
+pub(crate) use self::actors::{Actor, Answer, Hand, Submitted, Task, Waiting, is_done};
 use super::lying::LyingStorage;
 use super::model::{Model, Msg, Slot};
 use super::setup::{PAYLOAD_MAX, Setup, TAGS};
 use super::{Checked, ensure, mix, violation};
-
-/// A delivery in a consumer's hands.
-#[derive(Debug)]
-pub(crate) struct Hand {
-    pub(crate) delivery: Delivery,
-    pub(crate) group: usize,
-    pub(crate) offset: u64,
-    pub(crate) token: u64,
-    pub(crate) attempt: u32,
-}
-
-/// Where the outcome of a submit arrives.
-pub(crate) type Arrival = Arc<Mutex<Option<Result<Receipt>>>>;
-
-/// A submit that has not been answered.
-#[derive(Debug)]
-pub(crate) struct Submitted {
-    pub(crate) event: usize,
-    pub(crate) offset: u64,
-    pub(crate) answer: Answer,
-}
-
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Handle(Pending<Receipt>),
-    Callback(Arrival),
-}
 
 /// The process that runs.
 #[derive(Debug)]
@@ -48,9 +25,16 @@ pub(crate) struct Live {
     /// By their numbers in the model.
     pub(crate) topics: Vec<Topic>,
     pub(crate) groups: Vec<Group>,
-    pub(crate) hands: Vec<Hand>,
-    pub(crate) submitted: Vec<Submitted>,
+    pub(crate) actors: Vec<Actor>,
     pub(crate) poisoned: bool,
+    /// What the log said of itself last.
+    pub(crate) stats: Stats,
+    /// How many messages the log held when it was opened.
+    pub(crate) messages_before: u64,
+    /// The first offset of each topic that was there last.
+    pub(crate) starts: Vec<u64>,
+    /// How many bytes had been written when an append found room last.
+    pub(crate) appended_at: Option<u64>,
     /// The clock's time up to which each group was moved by a seek is not kept: a seek makes
     /// all tokens before this one stale.
     pub(crate) valid_from: BTreeMap<usize, u64>,
@@ -60,7 +44,7 @@ pub(crate) struct Live {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FaultWatch {
     base: Counts,
-    no_space: bool,
+    pub(crate) no_space: bool,
 }
 
 impl FaultWatch {
@@ -82,6 +66,16 @@ impl FaultWatch {
     }
 }
 
+/// How the last process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Nobody tried to close the log.
+    Open,
+    /// It was closed, or not: closing failed.
+    Maybe,
+    Closed,
+}
+
 /// One run.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -100,6 +94,15 @@ pub(crate) struct World {
     pub(crate) notes: Option<Vec<String>>,
     pub(crate) next_token: u64,
     next_message: u64,
+    /// Which of the actors acts.
+    pub(crate) acting: usize,
+    pub(crate) ended: Ended,
+    /// It is a copy of a world, to see what could have become of it.
+    pub(crate) is_branch: bool,
+    /// The position below which segments may have been deleted for the size of the log.
+    pub(crate) deleted_for_size: u64,
+    /// The disk is damaged: what is read may be missed, but not without an error.
+    pub(crate) damaged: bool,
 }
 
 /// How a failed call left the log.
@@ -119,7 +122,7 @@ impl World {
             setup: Rc::new(setup),
             disk,
             clock: SimClock::new(),
-            model: Model::default(),
+            model: Model::at(SimClock::new().wall_ms()),
             live: None,
             watch: FaultWatch::default(),
             tight: false,
@@ -130,7 +133,45 @@ impl World {
             notes: verbose.then(Vec::new),
             next_token: 1,
             next_message: 0,
+            acting: 0,
+            ended: Ended::Open,
+            is_branch: false,
+            deleted_for_size: u64::MAX,
+            damaged: false,
         }
+    }
+
+    /// What could become of this world, on a copy of its disk.
+    pub(crate) fn branch(&mut self, disk: SimDisk) -> Self {
+        let clock = SimClock::new();
+        clock.advance(self.clock.monotonic());
+        Self {
+            setup: Rc::clone(&self.setup),
+            disk,
+            clock,
+            model: self.model.clone(),
+            live: None,
+            watch: FaultWatch::default(),
+            counts: Counts::default(),
+            tally: BTreeMap::new(),
+            checked: (0, 0),
+            trace: 0,
+            notes: self.notes.take(),
+            is_branch: true,
+            ..*self
+        }
+    }
+
+    /// Takes over what a branch has counted.
+    pub(crate) fn absorb(&mut self, branch: Self) {
+        self.counts.add(&branch.counts);
+        self.counts.add(&branch.disk.counts());
+        for (what, count) in branch.tally {
+            *self.tally.entry(what).or_default() += count;
+        }
+        self.checked = (self.checked.0 + branch.checked.0, self.checked.1 + branch.checked.1);
+        self.trace = mix(mix(self.trace, branch.trace), branch.disk.trace_hash());
+        self.notes = branch.notes;
     }
 
     /// Writes a line into the history, if one is kept.
@@ -152,6 +193,16 @@ impl World {
 
     pub(crate) fn live(&mut self) -> &mut Live {
         self.live.as_mut().expect("a process runs")
+    }
+
+    /// The one of the actors who acts.
+    pub(crate) fn actor(&mut self) -> &mut Actor {
+        let acting = self.acting;
+        &mut self.live().actors[acting]
+    }
+
+    pub(crate) fn poisoned(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.log.stats().poisoned)
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -202,7 +253,7 @@ impl World {
             return Ok(Failed::Unknown);
         }
         let (struck, tight) = (self.struck(), self.tight || self.setup.max_bytes.is_some());
-        let no_space = self.watch.no_space;
+        let (no_space, damaged) = (self.watch.no_space, self.damaged);
         let live = self.live();
         let was_poisoned = std::mem::replace(&mut live.poisoned, live.log.stats().poisoned);
         if live.poisoned {
@@ -214,8 +265,12 @@ impl World {
         }
         ensure!(!was_poisoned, "the log was poisoned and is not any more");
         match error {
-            Error::Full { .. } if tight || no_space => Ok(Failed::Refused),
+            Error::Full { .. } if tight || no_space => {
+                self.check_reserve(call)?;
+                Ok(Failed::Refused)
+            }
             Error::Io { .. } if struck => Ok(Failed::Refused),
+            Error::Corrupt { .. } if damaged => Ok(Failed::Refused),
             _ => violation!("{call} failed without a reason: {error} ({error:?})"),
         }
     }
@@ -290,52 +345,6 @@ impl World {
                 }
             }
         }
-    }
-
-    /// Takes in what can be known without a call that writes: what is visible is promised, and
-    /// answers of submits arrive.
-    pub(crate) fn take_in(&mut self) -> Checked {
-        let Some(live) = &mut self.live else { return Ok(()) };
-        if live.log.stats().poisoned {
-            // After a failed sync, the cache may show what the disk does not have, and forget it.
-            self.model.written = self.model.synced;
-        }
-        let mut promises = Vec::new();
-        for (i, topic) in live.topics.iter().enumerate() {
-            let end = topic.offsets().end.0;
-            let model = &self.model.topics[i];
-            ensure!(end <= model.len(), "{} shows {end} messages of {}", model.name, model.len());
-            if end > 0 {
-                promises.push((model.messages[super::at(end - 1)].1, true));
-            }
-        }
-        let reads_unsynced = self.setup.policy == ackline::SyncPolicy::Never;
-        let syncs = self.setup.syncs();
-        let mut left = Vec::new();
-        for submitted in live.submitted.drain(..) {
-            let arrived = match &submitted.answer {
-                Answer::Callback(arrival) => arrival.lock().expect("not poisoned").take(),
-                Answer::Handle(_) => None,
-            };
-            match arrived {
-                None => left.push(submitted),
-                Some(Ok(receipt)) => {
-                    let (found, expected) = (receipt.offset.0, submitted.offset);
-                    ensure!(found == expected, "submit answered {found} for {expected}");
-                    promises.push((submitted.event, syncs));
-                }
-                Some(Err(_)) => {}
-            }
-        }
-        live.submitted = left;
-        let poisoned = self.live().log.stats().poisoned;
-        for (event, synced) in promises {
-            let synced = synced && !reads_unsynced;
-            if synced || !poisoned {
-                self.model.promise_event(event, synced);
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn letter(&self, group: usize, sources: Vec<u64>, reason: &'static str) -> Slot {

@@ -9,7 +9,7 @@ use ackline::{Error, Offset, Record};
 
 use super::model::{Ack, Msg, Slot};
 use super::setup::{Begin, PAYLOAD_MAX};
-use super::world::{Answer, Failed, Submitted, World};
+use super::world::{Answer, Failed, Submitted, Task, World, is_done};
 use super::{Checked, at, ensure, violation};
 
 impl World {
@@ -44,9 +44,7 @@ impl World {
         let setup = Rc::clone(&self.setup);
         let plan = rng.index(setup.groups.len());
         let planned = &setup.groups[plan];
-        let Some(topic) = self.model.topic_named(&format!("t{}", planned.topic)) else {
-            return Ok(());
-        };
+        let Some(topic) = self.model.topic_named(&planned.topic) else { return Ok(()) };
         let no_handle = topic >= self.live().topics.len();
         if no_handle || self.model.groups.iter().any(|group| group.plan == plan) {
             return Ok(());
@@ -66,7 +64,7 @@ impl World {
                 Err(error) => return self.failed("offset_at", &error).map(|_| ()),
             },
         };
-        self.note(|| format!("group {} of t{} from {floor}", planned.name, planned.topic));
+        self.note(|| format!("group {} of {} from {floor}", planned.name, planned.topic));
         let created = handle.group_with(&planned.name, options);
         match created {
             Ok(group) => {
@@ -110,8 +108,10 @@ impl World {
                 ensure!(!conditional || expected == next, "append_if took {expected} for {next}");
                 ensure!(receipt.offset.0 == next, "append answered {} for {next}", receipt.offset);
                 let call = self.model.call();
-                self.model.add_message(topic, Slot::Plain(message), call);
+                let event = self.model.add_message(topic, Slot::Plain(message), call);
+                self.model.locate(event, receipt.position);
                 self.promise_by_policy();
+                self.found_room();
                 let visible = handle.offsets().end.0 == next + 1;
                 ensure!(visible || !self.setup.syncs(), "an appended message is not visible");
                 Ok(())
@@ -145,8 +145,7 @@ impl World {
         self.note(|| format!("submit {} bytes to #{topic}, {offset}", message.payload.len()));
         let pending = self.live().topics[topic].submit(message.record());
         // A handle that is answered already has not been queued.
-        let queued = !format!("{pending:?}").contains("true");
-        if !queued {
+        if is_done(&pending) {
             return match pending.wait() {
                 Ok(_) => violation!("a submit was done at once"),
                 Err(error) => {
@@ -160,12 +159,18 @@ impl World {
         }
         let call = self.model.call();
         let event = self.model.add_message(topic, Slot::Plain(message), call);
-        let answer = match rng.below(3) {
+        let answer = match rng.below(4) {
             0 => {
                 pending.detach();
                 return Ok(());
             }
             1 => {
+                let mut task = Task::new(pending);
+                let ready = task.poll();
+                ensure!(ready.is_pending(), "a submit was done at once: {ready:?}");
+                Answer::Task(task)
+            }
+            2 => {
                 let arrival = Arc::new(Mutex::new(None));
                 let sender = Arc::clone(&arrival);
                 pending.on_complete(move |result| {
@@ -175,13 +180,25 @@ impl World {
             }
             _ => Answer::Handle(pending),
         };
-        self.live().submitted.push(Submitted { event, offset, answer });
+        self.actor().submitted.push(Submitted { event, offset, answer });
         Ok(())
     }
 
-    /// Waits for one of the submits.
+    /// Waits for one of the submits, or moves one to another task.
     pub(crate) fn wait_for_submit(&mut self, rng: &mut Rng) -> Checked {
-        let submitted = &mut self.live().submitted;
+        let submitted = &mut self.actor().submitted;
+        if rng.chance(1, 4) {
+            let tasks = submitted.iter_mut().filter_map(|submitted| match &mut submitted.answer {
+                Answer::Task(task) => Some(task),
+                _ => None,
+            });
+            for task in tasks {
+                task.move_on();
+                let ready = task.poll();
+                ensure!(ready.is_pending(), "a submit was done and its task not woken: {ready:?}");
+            }
+            return Ok(());
+        }
         let handles: Vec<usize> = (0..submitted.len())
             .filter(|&i| matches!(submitted[i].answer, Answer::Handle(_)))
             .collect();
@@ -190,15 +207,11 @@ impl World {
         }
         let chosen = submitted.swap_remove(handles[rng.index(handles.len())]);
         self.count("wait");
-        self.note(|| format!("wait for the submit of {}", chosen.offset));
-        let Answer::Handle(pending) = chosen.answer else { return Ok(()) };
+        let Submitted { event, offset, answer } = chosen;
+        self.note(|| format!("wait for the submit of {offset}"));
+        let Answer::Handle(pending) = answer else { return Ok(()) };
         match pending.wait_timeout(Duration::from_secs(1)) {
-            Ok(Ok(receipt)) => {
-                let (found, expected) = (receipt.offset.0, chosen.offset);
-                ensure!(found == expected, "submit answered {found} for {expected}");
-                let syncs = self.setup.syncs();
-                self.model.promise_event(chosen.event, syncs);
-            }
+            Ok(Ok(receipt)) => self.answered(event, offset, receipt)?,
             Ok(Err(error)) => {
                 self.failed("wait", &error)?;
             }
@@ -221,6 +234,7 @@ impl World {
                 self.succeeded("append_batch")?;
                 let (start, end) = (receipt.offsets.start.0, receipt.offsets.end.0);
                 ensure!(start == next && end == next + count as u64, "batch at {start}..{end}");
+                self.found_room();
                 false
             }
             Err(error) => {
@@ -232,7 +246,10 @@ impl World {
         };
         let call = self.model.call();
         for message in messages {
-            self.model.add_message(topic, Slot::Plain(message), call);
+            let event = self.model.add_message(topic, Slot::Plain(message), call);
+            if let Ok(receipt) = &result {
+                self.model.locate(event, receipt.position);
+            }
         }
         if !unknown {
             self.promise_by_policy();
@@ -254,11 +271,11 @@ impl World {
         let mut acks = Vec::new();
         let (mut valid, mut lost) = (true, false);
         for _ in 0..rng.index(4) {
-            let hands = self.live().hands.len();
+            let hands = self.actor().hands.len();
             if hands == 0 {
                 break;
             }
-            let hand = self.live().hands.swap_remove(rng.index(hands));
+            let hand = self.actor().hands.swap_remove(rng.index(hands));
             valid &= self.is_current(hand.group, hand.offset, hand.token);
             lost |= self.is_lost(hand.group, hand.offset);
             acks.push((hand.group, hand.offset, hand.token));
@@ -293,18 +310,21 @@ impl World {
         let idle = appends.is_empty() && acks.is_empty();
         let call = self.model.call();
         let mut event = None;
-        for (topic, message) in appends {
-            event = Some(self.model.add_message(topic, Slot::Plain(message), call));
+        for (i, (topic, message)) in appends.into_iter().enumerate() {
+            let added = self.model.add_message(topic, Slot::Plain(message), call);
+            if let Ok(receipts) = &result {
+                self.model.locate(added, receipts[i].position);
+            }
+            event = Some(added);
         }
         let ack = match event {
             Some(event) => Ack::With(event),
             None if unknown || !self.setup.syncs() => Ack::Maybe,
             None => Ack::Durable,
         };
+        let now = self.now();
         for (group, offset, _) in acks {
-            let progress = self.model.groups[group].get_mut(offset);
-            progress.ack = ack;
-            progress.held_until = None;
+            self.model.groups[group].settle(offset, ack, now);
         }
         if !unknown && !idle {
             self.succeeded("batch")?;
