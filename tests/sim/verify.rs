@@ -200,8 +200,8 @@ impl Model {
             if too_old || too_large {
                 continue;
             }
-            let deletes = !setup.keeps_consumed || setup.max_bytes.is_some();
-            ensure!(deletes, "retention took {place}, and keeps what was consumed");
+            let may_take = !setup.keeps_consumed || setup.max_bytes.is_some();
+            ensure!(may_take, "retention took {place}, and keeps what was consumed");
             ensure!(!groups.is_empty(), "retention took {place}, which nobody has consumed");
             for &id in &groups {
                 let group = &self.groups[id];
