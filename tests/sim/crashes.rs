@@ -207,7 +207,7 @@ impl World {
             // Its handles would keep the log open.
             drop(survey);
             self.count("branch");
-            for _ in 0..1 + rng.index(8) {
+            for _ in 0..=rng.index(8) {
                 self.step(rng)?;
                 self.after(rng)?;
             }
