@@ -2,29 +2,67 @@
 //! that was promised is missing in silence.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ackline::simulation::{Crash, Fault, Rng};
+use ackline::simulation::{Crash, Fault, Rng, SimDisk};
 use ackline::{Error, Log, Retention, SyncPolicy};
 
 use super::model::Loss;
+use super::verify::survey;
 use super::world::World;
 use super::{Checked, ensure, mix};
 
+/// How many copies of the disk are damaged once the process has ended.
+const COPIES: usize = 10;
+
+const SECTOR: usize = 512;
+
+/// What frames and markers begin with, at a multiple of 8.
+const MAGIC: &[u8] = b"AKLF";
+
 /// Whether the run of a seed is one of these.
 pub(super) fn is_drawn(seed: u64) -> bool {
-    mix(seed, 0xda3a).is_multiple_of(12)
+    mix(seed, 0xda3a).is_multiple_of(6)
 }
 
 /// What is done to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Damage {
-    /// A bit flips after the process has ended.
+    /// A bit of any file flips.
     Rot,
+    /// A bit of the newest segment's head or checkpoint flips: they are small, and much depends
+    /// on them.
+    HeadRot,
+    /// A sector reads as zeros.
+    Zeros,
+    /// A sector reads as another one of its file.
+    Elsewhere,
+    /// A sector reads as it did when the log went on in another way.
+    EarlierLife,
+    /// A file is cut.
+    Cut,
+    /// A file is gone.
+    Gone,
     /// A sync reports success, and a sector is not where it belongs.
     Lie(Fault),
 }
+
+const AFTERWARDS: [Damage; 12] = [
+    Damage::Rot,
+    Damage::Rot,
+    Damage::HeadRot,
+    Damage::HeadRot,
+    Damage::Zeros,
+    Damage::Elsewhere,
+    Damage::Elsewhere,
+    Damage::Elsewhere,
+    Damage::EarlierLife,
+    Damage::EarlierLife,
+    Damage::Cut,
+    Damage::Gone,
+];
 
 pub(super) fn run(world: &mut World, skip: &BTreeSet<usize>) -> Checked {
     let mut setup = (*world.setup).clone();
@@ -36,37 +74,52 @@ pub(super) fn run(world: &mut World, skip: &BTreeSet<usize>) -> Checked {
     world.setup = Rc::new(setup);
     let mut rng = Rng::new(mix(world.setup.seed, 9));
     world.open(&mut rng, Loss::Power)?;
-    let damage = match rng.below(4) {
-        0 => Damage::Lie(Fault::Stale),
-        1 => Damage::Lie(Fault::Misdirected),
-        _ => Damage::Rot,
-    };
-    if let Damage::Lie(fault) = damage {
-        world.disk.fail_at(world.disk.calls() + rng.below(100), fault);
+    let lie = [Some(Fault::Stale), Some(Fault::Misdirected), None][rng.index(8).min(2)];
+    if let Some(lie) = lie {
+        world.disk.fail_at(world.disk.calls() + rng.below(100), lie);
     }
+    let mut lives = Vec::new();
     for op in (0..world.setup.ops).filter(|op| !skip.contains(op)) {
-        // Each operation has its own numbers, so that leaving one out changes no other.
-        work(world, &mut Rng::new(mix(world.setup.seed, 1000 + op as u64)))?;
-        world.take_in()?;
+        if lie.is_none() && rng.chance(1, 16) {
+            world.close_and_reopen(&mut rng)?;
+            lives.push(another_life(world, op)?);
+        }
+        work(world, op)?;
     }
+    // The last write is this one call, and nothing else.
+    world.append_batch(&mut rng)?;
     let closed = rng.chance(1, 2);
     if closed {
         let result = world.live().log.clone().close();
         ensure!(result.is_ok(), "cannot close: {result:?}");
         world.model.promise(true);
+        world.model.promise_groups(world.now());
     }
     world.disk.clear_faults();
     world.disk.crash(if closed { Crash::Kill } else { Crash::Power });
     drop(world.live.take());
-    if damage == Damage::Rot {
-        flip(world, &mut rng);
-    }
     // From here on, the cache shows what the disk has.
     world.disk.evict();
-    check(world, damage, closed)
+    if let Some(lie) = lie {
+        let disk = world.disk.clone();
+        return check(world, &disk, Damage::Lie(lie), closed);
+    }
+    for _ in 0..COPIES {
+        let disk = world.disk.fork();
+        let damage = AFTERWARDS[rng.index(AFTERWARDS.len())];
+        let struck = strike(&disk, damage, &lives, &mut rng);
+        if let Some(place) = struck {
+            world.note(|| format!("{damage:?}: {place}"));
+            check(world, &disk, damage, closed)?;
+        }
+        world.counts.add(&disk.counts());
+    }
+    Ok(())
 }
 
-fn work(world: &mut World, rng: &mut Rng) -> Checked {
+/// Each operation has its own numbers, so that leaving one out changes no other.
+fn work(world: &mut World, op: usize) -> Checked {
+    let rng = &mut Rng::new(mix(world.setup.seed, 1000 + op as u64));
     match rng.below(16) {
         0 | 1 => world.create_topic(rng),
         2 => world.create_group(rng),
@@ -76,24 +129,103 @@ fn work(world: &mut World, rng: &mut Rng) -> Checked {
         13 => world.settle(rng),
         14 => world.commit(rng),
         _ => world.maintain(),
-    }
+    }?;
+    world.take_in()
 }
 
-fn flip(world: &mut World, rng: &mut Rng) {
-    let names = world.disk.names();
-    let name = &names[rng.index(names.len())];
-    let Some(size) = world.disk.file(name).map(|bytes| bytes.len() as u64).filter(|n| *n > 0)
-    else {
-        return;
+/// What the disk would hold if the next operations were the same with other messages: the frames
+/// lie in the same places, and are not the same.
+fn another_life(world: &mut World, op: usize) -> Checked<SimDisk> {
+    let mut other = world.branch(world.disk.fork());
+    let lived = (|| {
+        other.open(&mut Rng::new(0), Loss::Kill)?;
+        // From here on its messages have other numbers.
+        other.draw_message(&mut Rng::new(0));
+        (op..op + 6).try_for_each(|op| work(&mut other, op))
+    })();
+    let disk = other.disk.clone();
+    drop(other.live.take());
+    world.absorb(other);
+    lived.map(|()| disk)
+}
+
+/// Damages a disk and tells where; none if there was nothing to damage in this way.
+fn strike(disk: &SimDisk, damage: Damage, lives: &[SimDisk], rng: &mut Rng) -> Option<String> {
+    let name = draw_file(disk, damage, rng)?;
+    let bytes = disk.file(&name).expect("it was listed");
+    let place = match damage {
+        Damage::Rot | Damage::HeadRot => {
+            let head = bytes.windows(MAGIC.len()).position(|bytes| bytes == MAGIC);
+            let part = head.filter(|_| damage == Damage::HeadRot).unwrap_or(bytes.len());
+            let bit = u8::try_from(rng.below(8)).expect("below 8");
+            let byte = rng.index(part);
+            disk.flip_bit(&name, byte as u64, bit);
+            byte..byte + 1
+        }
+        Damage::Cut => {
+            let size = rng.index(bytes.len());
+            disk.truncate(&name, size as u64);
+            size..bytes.len()
+        }
+        Damage::Gone => {
+            disk.delete(&name);
+            0..bytes.len()
+        }
+        Damage::Zeros => overwrite(disk, &name, &vec![0; bytes.len()], rng)?,
+        Damage::EarlierLife => {
+            let life = lives.get(rng.index(lives.len().max(1)))?;
+            overwrite(disk, &name, &life.file(&name)?, rng)?
+        }
+        Damage::Elsewhere => {
+            let sectors = bytes.len() / SECTOR;
+            let by = (1 + rng.index(sectors.saturating_sub(1).max(1))) * SECTOR;
+            let turned = [&bytes[by..], &bytes[..by]].concat();
+            overwrite(disk, &name, &turned, rng)?
+        }
+        Damage::Lie(_) => return None,
     };
-    let part = if rng.chance(1, 2) { size.min(2048) } else { size };
-    let (byte, bit) = (rng.below(part), u8::try_from(rng.below(8)).unwrap_or(0));
-    world.note(|| format!("bit {bit} of byte {byte} of {name} flips"));
-    world.disk.flip_bit(name, byte, bit);
+    Some(format!("{place:?} of {name}"))
 }
 
-fn check(world: &mut World, damage: Damage, closed: bool) -> Checked {
-    let storage = world.storage_of(&world.disk);
+/// The name of a file that is not empty, and is one that a damage is about.
+fn draw_file(disk: &SimDisk, damage: Damage, rng: &mut Rng) -> Option<String> {
+    let names = disk.names();
+    if damage == Damage::Rot {
+        let name = names[rng.index(names.len())].clone();
+        return disk.file(&name).filter(|bytes| !bytes.is_empty()).map(|_| name);
+    }
+    let segments: Vec<_> =
+        names.iter().filter(|name| name.strip_suffix(".seg").is_some()).collect();
+    let newest = segments.len() - 1;
+    // The chain is looked at in the newest segment alone.
+    let newest_only = matches!(damage, Damage::HeadRot | Damage::EarlierLife);
+    // The oldest may be gone: retention may have deleted it.
+    let first = usize::from(damage == Damage::Gone);
+    let any = !newest_only && newest > first && rng.chance(1, 2);
+    let number = if any { first + rng.index(newest - first) } else { newest };
+    (number >= first).then(|| segments[number].clone())
+}
+
+/// Puts a sector of other bytes in the place of one behind which a frame or a marker begins: that
+/// one says that the sector was durable. Nothing on the disk vouches for the last one.
+fn overwrite(disk: &SimDisk, name: &str, other: &[u8], rng: &mut Rng) -> Option<Range<usize>> {
+    let bytes = disk.file(name)?;
+    // The echoes of markers in the last two sectors may be older than the last frame.
+    let frames = bytes.len().saturating_sub(2 * SECTOR);
+    let last = (0..frames).step_by(8).rev().find(|&at| bytes[at..].starts_with(MAGIC))?;
+    let sectors = (0..last / SECTOR).map(|number| number * SECTOR..(number + 1) * SECTOR);
+    let differs = |sector: &Range<usize>| {
+        other.get(sector.clone()).is_some_and(|other| *other != bytes[sector.clone()])
+    };
+    let sectors: Vec<_> = sectors.filter(differs).collect();
+    let sector = sectors.get(rng.index(sectors.len().max(1)))?.clone();
+    disk.overwrite(name, sector.start as u64, &other[sector.clone()]);
+    Some(sector)
+}
+
+/// Opens a damaged disk and looks at what it shows.
+fn check(world: &mut World, disk: &SimDisk, damage: Damage, closed: bool) -> Checked {
+    let storage = world.storage_of(disk);
     match world.setup.options(&world.clock).open_on(storage) {
         Err(Error::Corrupt { .. } | Error::UnsupportedVersion { .. }) => {
             world.count("damage_refused");
@@ -133,6 +265,35 @@ fn look(world: &mut World, log: &Log, damage: Damage, closed: bool) -> Checked {
                 }
             }
         }
+    }
+    world.count(if shown > 0 { "damage_shown" } else { "damage_harmless" });
+    let late = shown > 0 && matches!(damage, Damage::Cut | Damage::Gone);
+    ensure!(!late, "opening did not notice that a file is cut or gone");
+    let events = &world.model.events;
+    ensure!(found <= events.len(), "invented: {found} events of {}", events.len());
+    let last = events.last().map(|event| event.call);
+    let unproven = events.iter().rev().take_while(|event| Some(event.call) == last).count();
+    let missing = events.len() - found;
+    let allowed = match damage {
+        // A sector may have been two: the one that is missing and the one that it lies on.
+        Damage::Lie(_) => events.len(),
+        Damage::Rot if !closed => unproven,
+        _ => 0,
+    };
+    let silent = shown == 0 && missing > allowed;
+    ensure!(!silent, "{missing} promised events are missing in silence ({damage:?}, {closed})");
+    if shown == 0 && missing == 0 && !matches!(damage, Damage::Lie(_)) {
+        // It shows no damage, so it is to be as good as undamaged.
+        survey(log, &world.model, &world.setup, Loss::Power)?;
+    }
+    poll_all(world, log)
+}
+
+/// Polls all groups but those of dead letters, of which polling makes new ones.
+fn poll_all(world: &mut World, log: &Log) -> Checked {
+    let topics = log.topics().into_iter().enumerate();
+    for (id, name) in topics.filter(|(_, name)| !name.contains('.')) {
+        let Ok(topic) = log.topic(&name) else { continue };
         for name in log.groups(&topic) {
             let Ok(group) = topic.group(&name) else { continue };
             let Ok(polled) = group.poll(100, Duration::ZERO) else { continue };
@@ -141,15 +302,6 @@ fn look(world: &mut World, log: &Log, damage: Damage, closed: bool) -> Checked {
             }
         }
     }
-    world.count(if shown > 0 { "damage_shown" } else { "damage_harmless" });
-    let events = &world.model.events;
-    ensure!(found <= events.len(), "invented: {found} events of {}", events.len());
-    let last = events.last().map(|event| event.call);
-    let unproven = events.iter().rev().take_while(|event| Some(event.call) == last).count();
-    let missing = events.len() - found;
-    let allowed = if closed { 0 } else { unproven };
-    let silent = damage == Damage::Rot && missing > allowed;
-    ensure!(!silent, "{missing} promised events are missing in silence ({damage:?}, {closed})");
     Ok(())
 }
 

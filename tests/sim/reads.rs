@@ -67,7 +67,7 @@ impl World {
         };
         self.count("tail");
         let offsets = self.live().topics[id].offsets();
-        for _ in 0..1 + rng.index(20) {
+        for _ in 0..=rng.index(20) {
             let expected = reader.next_offset();
             match reader.next() {
                 None => {

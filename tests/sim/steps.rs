@@ -98,9 +98,8 @@ impl World {
         match rng.below(100) {
             0..74 => match role {
                 Role::Producer => self.produce(rng),
-                Role::Consumer => self.consume(rng),
                 Role::Worker if rng.chance(1, 3) => self.batch(rng),
-                Role::Worker => self.consume(rng),
+                Role::Consumer | Role::Worker => self.consume(rng),
             },
             74..90 => self.look_after(rng),
             _ => self.go_wrong(rng),

@@ -68,7 +68,8 @@ impl World {
 
     /// The segment files with their sizes, oldest first.
     pub(crate) fn segments(&self) -> Vec<(String, u64)> {
-        let names = self.disk.names().into_iter().filter(|name| name.ends_with(".seg"));
+        let names =
+            self.disk.names().into_iter().filter(|name| name.strip_suffix(".seg").is_some());
         names.map(|name| (name.clone(), self.disk.size(&name).unwrap_or(0))).collect()
     }
 
