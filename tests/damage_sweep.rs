@@ -14,7 +14,7 @@ mod log;
 
 use std::thread;
 
-use ackline::Error;
+use ackline::{Error, Media};
 use cases::{Damage, Sample, cases};
 use check::Counts;
 use layout::{Class, SECTOR};
@@ -44,14 +44,14 @@ fn run(subject: &Subject, cases: &[Damage]) -> (Counts, Vec<String>) {
     (counts, broken)
 }
 
-#[test]
-fn damage_is_never_silent() {
+/// Damages logs on one kind of disk, each left in another way.
+fn sweep(media: Media, all: &[Left], sample: Sample) -> (Counts, Vec<String>) {
     let mut counts = Counts::default();
     let mut broken = Vec::new();
-    let closed = subject(Left::Closed);
-    for left in Left::ALL {
-        let subject = subject(left);
-        let cases = cases(&subject, (left != Left::Closed).then_some(&closed), sample());
+    let first = subject(all[0], media);
+    for left in all {
+        let subject = subject(*left, media);
+        let cases = cases(&subject, (*left != first.left).then_some(&first), sample);
         thread::scope(|scope| {
             let parts = cases.chunks(cases.len().div_ceil(THREADS));
             let runs: Vec<_> = parts.map(|part| scope.spawn(|| run(&subject, part))).collect();
@@ -62,6 +62,19 @@ fn damage_is_never_silent() {
             }
         });
     }
+    (counts, broken)
+}
+
+#[test]
+fn damage_is_never_silent() {
+    let sample = sample();
+    let (mut counts, mut broken) = sweep(Media::PowersafeOverwrite, &Left::ALL, sample);
+    // Where commits are padded to sectors, little is different: fewer bits will do.
+    let fewer = Sample { bytes: sample.bytes * 32, ..sample };
+    let some = [Left::Closed, Left::Busy, Left::Reopened];
+    let (more, errors) = sweep(Media::WholeSectors, &some, fewer);
+    counts.add(&more);
+    broken.extend(errors);
     println!("{counts}");
     let shown = broken[..broken.len().min(20)].join("\n");
     assert!(broken.is_empty(), "{} of them:\n{shown}", broken.len());
@@ -82,7 +95,7 @@ fn damage_is_never_silent() {
 fn refused(subject: &Subject, damage: &Damage) {
     let disk = subject.disk.fork();
     assert!(!damage.strike(subject, &disk).is_empty(), "something has changed");
-    let opened = open(&disk, &subject.clock, true);
+    let opened = open(&disk, &subject.clock, subject.media, true);
     assert!(matches!(opened, Err(Error::Corrupt { .. })), "{opened:?}");
 }
 
@@ -96,7 +109,7 @@ fn last_sector(subject: &Subject) -> (String, usize) {
 #[test]
 fn after_a_clean_close_the_last_sector_cannot_be_lost_in_silence() {
     for left in [Left::Closed, Left::Idle, Left::ClosedTwice] {
-        let subject = subject(left);
+        let subject = subject(left, Media::PowersafeOverwrite);
         refused(&subject, &Damage::Zero(last_sector(&subject)));
     }
 }
@@ -104,7 +117,7 @@ fn after_a_clean_close_the_last_sector_cannot_be_lost_in_silence() {
 #[test]
 fn a_closed_marker_that_comes_back_from_an_earlier_time_hides_nothing() {
     for left in [Left::Reopened, Left::ClosedTwice] {
-        let subject = subject(left);
+        let subject = subject(left, Media::PowersafeOverwrite);
         let closed = |sector: &[u8]| {
             let headers = sector.windows(8).step_by(8);
             headers.filter(|header| header.starts_with(b"AKLF\x01\x02\x01\x00")).count() == 1

@@ -126,7 +126,7 @@ fn class(subject: &Subject, changed: &[(String, Range<usize>)]) -> Class {
 }
 
 fn look(disk: &SimDisk, subject: &Subject, map: bool) -> Result<Answer, String> {
-    let log = match open(disk, &subject.clock, map) {
+    let log = match open(disk, &subject.clock, subject.media, map) {
         Ok(log) => log,
         Err(error) => return documented(&error).map(|()| Answer::AtOpen),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ackline::simulation::{Rng, SimClock, SimDisk};
 use ackline::{
-    Error, Explanation, Group, GroupOptions, Log, Offset, Options, Result, Retention, Topic,
+    Error, Explanation, Group, GroupOptions, Log, Media, Offset, Options, Result, Retention, Topic,
 };
 
 use crate::layout::{Layout, SECTOR};
@@ -45,6 +45,7 @@ impl Left {
 /// A log as it was left, and what it holds.
 pub(crate) struct Subject {
     pub(crate) left: Left,
+    pub(crate) media: Media,
     pub(crate) disk: SimDisk,
     pub(crate) clock: SimClock,
     /// The files of the log, with what they hold.
@@ -69,8 +70,9 @@ pub(crate) struct TopicTruth {
     pub(crate) groups: Vec<(String, Vec<bool>)>,
 }
 
-pub(crate) fn open(disk: &SimDisk, clock: &SimClock, map: bool) -> Result<Log> {
+pub(crate) fn open(disk: &SimDisk, clock: &SimClock, media: Media, map: bool) -> Result<Log> {
     Options::new()
+        .media(media)
         .segment_bytes(SEGMENT_BYTES)
         .retention(Retention::keep_consumed())
         .map_segments(map)
@@ -114,6 +116,7 @@ pub(crate) fn read(log: &Log) -> Result<Truth> {
 
 /// Writes logs and remembers what was in their sectors on the way.
 struct Writer {
+    media: Media,
     disk: SimDisk,
     clock: SimClock,
     rng: Rng,
@@ -126,8 +129,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn new() -> Self {
+    fn new(media: Media) -> Self {
         Self {
+            media,
             disk: SimDisk::new(5),
             clock: SimClock::new(),
             rng: Rng::new(77),
@@ -145,7 +149,7 @@ impl Writer {
     }
 
     fn open(&mut self) {
-        self.log = Some(open(&self.disk, &self.clock, true).expect("opens"));
+        self.log = Some(open(&self.disk, &self.clock, self.media, true).expect("opens"));
         let topic = |name: &str| self.log().topic(name).expect("a topic");
         self.topics = ["orders", "audit", "mail"].map(topic).to_vec();
         let options = GroupOptions::new().backoff([Duration::from_secs(1)]);
@@ -252,8 +256,8 @@ impl Writer {
 }
 
 /// Writes a log and leaves it.
-pub(crate) fn subject(left: Left) -> Subject {
-    let mut writer = Writer::new();
+pub(crate) fn subject(left: Left, media: Media) -> Subject {
+    let mut writer = Writer::new(media);
     writer.open();
     while writer.log().stats().written.0 < FRAME_BYTES_MIN + 4096 {
         writer.work(5);
@@ -280,7 +284,7 @@ pub(crate) fn subject(left: Left) -> Subject {
 }
 
 fn finish(writer: Writer, left: Left) -> Subject {
-    let Writer { disk, clock, written, earlier, .. } = writer;
+    let Writer { media, disk, clock, written, earlier, .. } = writer;
     let mut files = BTreeMap::new();
     for name in disk.names() {
         let bytes = disk.file(&name).expect("it was listed");
@@ -291,7 +295,7 @@ fn finish(writer: Writer, left: Left) -> Subject {
         };
         files.insert(name, (bytes, layout));
     }
-    let log = open(&disk.fork(), &clock, true).expect("an undamaged log opens");
+    let log = open(&disk.fork(), &clock, media, true).expect("an undamaged log opens");
     let truth = read(&log).expect("an undamaged log can be read");
     for topic in &truth.topics {
         assert_eq!(topic.start, 0, "nothing was deleted");
@@ -299,7 +303,7 @@ fn finish(writer: Writer, left: Left) -> Subject {
     }
     let frames: u64 = files.values().map(|(_, layout)| layout.end - layout.base).sum();
     assert!(frames >= FRAME_BYTES_MIN, "{frames} bytes of frames are too few");
-    Subject { left, disk, clock, files, truth, earlier }
+    Subject { left, media, disk, clock, files, truth, earlier }
 }
 
 pub(crate) fn is_segment(name: &str) -> bool {

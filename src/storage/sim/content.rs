@@ -6,6 +6,9 @@ use super::trace::{Trace, hash_bytes};
 
 const PAGE: usize = 4096;
 
+/// Comparing with it is much faster than looking at byte after byte.
+static ZEROS: Page = [0; PAGE];
+
 type Page = [u8; PAGE];
 
 /// The bytes of a file. What no page holds reads as zeros, and so does every byte of a page
@@ -79,7 +82,7 @@ impl Content {
     pub(super) fn mix_into(&self, trace: &mut Trace) {
         trace.mix(self.size);
         for (number, page) in (0..).zip(&self.pages) {
-            if let Some(page) = page.as_deref().filter(|page| **page != [0; PAGE]) {
+            if let Some(page) = page.as_deref().filter(|page| **page != ZEROS) {
                 trace.mix_all(&[number, hash_bytes(page)]);
             }
         }
@@ -100,7 +103,7 @@ impl Content {
     fn write_page(&mut self, page: usize, offset: usize, bytes: &[u8]) {
         let missing = self.pages.get(page).is_none_or(Option::is_none);
         // A missing page reads as zeros already, so zero-filling a file costs no memory.
-        if missing && bytes.iter().all(|byte| *byte == 0) {
+        if missing && bytes == &ZEROS[..bytes.len()] {
             return;
         }
         if self.pages.len() <= page {

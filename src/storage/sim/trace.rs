@@ -37,10 +37,19 @@ impl Trace {
     }
 }
 
-/// A hash of `bytes`, eight at a time.
+/// A hash of `bytes`: four words at a time, so that one multiplication need not wait for the
+/// other, then one at a time.
 pub(super) fn hash_bytes(bytes: &[u8]) -> u64 {
-    let mut hash = bytes.len() as u64;
-    let (words, rest) = bytes.as_chunks::<8>();
+    let mut lanes = [bytes.len() as u64; 4];
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane = mix(*lane, u64::from_le_bytes(*word));
+        }
+    }
+    let mut hash = lanes.into_iter().fold(0, mix);
+    let (words, rest) = rest.as_chunks::<8>();
     for word in words {
         hash = mix(hash, u64::from_le_bytes(*word));
     }
