@@ -24,8 +24,13 @@ pub(crate) struct Leaving {
 impl World {
     pub(crate) fn poll(&mut self, rng: &mut Rng) -> Checked {
         let Some(group) = self.draw_group(rng) else { return Ok(()) };
-        self.count("poll");
         let max = if rng.chance(1, 3) { 100 } else { 1 + rng.index(6) };
+        self.poll_group(group, max)
+    }
+
+    /// Polls for up to so many messages.
+    pub(crate) fn poll_group(&mut self, group: usize, max: usize) -> Checked {
+        self.count("poll");
         let result = self.live().groups[group].poll(max, Duration::ZERO);
         let deliveries = match result {
             Ok(deliveries) => deliveries,
@@ -68,7 +73,12 @@ impl World {
         let (offset, attempt) = (delivery.offset().0, delivery.attempt());
         let topic = self.model.groups[group].topic;
         self.model.check(&self.setup, topic, delivery.message())?;
-        self.check_delivery(group, offset, attempt, alone)?;
+        // One whose lease is over already is in flight for nobody.
+        let late = until <= self.now();
+        self.check_delivery(group, offset, attempt)?;
+        if !late {
+            self.check_company(group, offset, alone)?;
+        }
         let token = self.next_token;
         self.next_token += 1;
         let progress = self.model.groups[group].get_mut(offset);
@@ -82,7 +92,21 @@ impl World {
         Ok(())
     }
 
-    fn check_delivery(&self, id: usize, offset: u64, attempt: u32, alone: bool) -> Checked {
+    /// Checks that a message may be in somebody's hands besides those that are.
+    fn check_company(&self, id: usize, offset: u64, alone: bool) -> Checked {
+        let (group, now) = (&self.model.groups[id], self.now());
+        let plan = &self.setup.groups[group.plan];
+        let holds = |found: &&Progress| found.held_until.is_some_and(|until| until > now);
+        // What retention took from its holder is not in flight any more.
+        let in_flight =
+            if self.setup.lossy { 0 } else { group.offsets.iter().filter(holds).count() };
+        ensure!(in_flight < plan.in_flight_max, "too many in flight: group {id}, offset {offset}");
+        let suspect = group.get(offset).suspect && !(alone && in_flight == 0);
+        ensure!(!suspect, "a suspect in company: group {id}, offset {offset}");
+        Ok(())
+    }
+
+    fn check_delivery(&self, id: usize, offset: u64, attempt: u32) -> Checked {
         let group = &self.model.groups[id];
         let plan = &self.setup.groups[group.plan];
         let (progress, now) = (group.get(offset), self.now());
@@ -98,12 +122,6 @@ impl World {
         ensure!(attempt <= plan.attempts_max, "over the limit: {place}");
         let wanted = self.model.is_wanted(&self.setup, id, offset);
         ensure!(wanted, "delivered in spite of the tag filter: {place}");
-        let holds = |found: &&Progress| found.held_until.is_some_and(|until| until > now);
-        // What retention took from its holder is not in flight any more.
-        let in_flight =
-            if self.setup.lossy { 0 } else { group.offsets.iter().filter(holds).count() };
-        ensure!(in_flight < plan.in_flight_max, "too many in flight: {place}");
-        ensure!(!progress.suspect || (alone && in_flight == 0), "a suspect in company: {place}");
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 //! | `drain` | whether everything that is left is delivered |
 //! | `damage` | runs on a disk that lies or rots |
 //! | `lying` | a storage that skips syncs, to prove that the checks can fail |
+//! | `situations` | operations in orders that single draws hardly ever bring about |
 //! | `steps` | which operation comes next |
 //! | `campaign` | many runs, their counts, and the report of a failure |
 
@@ -24,6 +25,7 @@ mod lying;
 mod model;
 mod reads;
 mod setup;
+mod situations;
 mod steps;
 mod verify;
 mod world;

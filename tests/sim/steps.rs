@@ -10,7 +10,7 @@ use super::world::World;
 use super::{Checked, mix};
 
 /// All that runs count by name, so that what never came up shows as a zero.
-pub(crate) const COUNTED: [&str; 49] = [
+pub(crate) const COUNTED: [&str; 50] = [
     "ack",
     "ack_offset",
     "advance",
@@ -54,6 +54,7 @@ pub(crate) const COUNTED: [&str; 49] = [
     "retry",
     "retry_after",
     "seek",
+    "situation",
     "sleepers",
     "submit",
     "sync",
@@ -95,14 +96,15 @@ impl World {
         self.acting = acting;
         let role = self.actor().role;
         self.note(|| format!("{acting} ({role:?}):"));
-        match rng.below(100) {
+        match rng.below(104) {
             0..74 => match role {
                 Role::Producer => self.produce(rng),
                 Role::Worker if rng.chance(1, 3) => self.batch(rng),
                 Role::Consumer | Role::Worker => self.consume(rng),
             },
             74..90 => self.look_after(rng),
-            _ => self.go_wrong(rng),
+            90..100 => self.go_wrong(rng),
+            _ => self.situation(rng),
         }
     }
 

@@ -5,12 +5,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ackline::simulation::Rng;
-use ackline::{Error, Offset, Record};
+use ackline::{Batch, Error, Offset, Record};
 
 use super::model::{Ack, Msg, Slot};
 use super::setup::{Begin, PAYLOAD_MAX};
 use super::world::{Answer, Failed, Submitted, Task, World, is_done};
 use super::{Checked, at, ensure, violation};
+
+/// A batch that is not committed yet.
+struct Drawn {
+    batch: Batch,
+    appends: Vec<(usize, Rc<Msg>)>,
+    /// The group, the offset and the token of each delivery.
+    acks: Vec<(usize, u64, u64)>,
+    /// All deliveries are their holders' last ones.
+    valid: bool,
+    /// One of them may have been taken from its holder.
+    lost: bool,
+}
 
 impl World {
     /// Creates the next topic that is planned.
@@ -257,9 +269,8 @@ impl World {
         Ok(())
     }
 
-    /// Appends to several topics and acknowledges several deliveries, all or nothing.
-    pub(crate) fn batch(&mut self, rng: &mut Rng) -> Checked {
-        self.count("batch");
+    /// Draws what is to happen in a batch.
+    fn draw_batch(&mut self, rng: &mut Rng) -> Drawn {
         let mut batch = self.live().log.batch();
         let mut appends = Vec::new();
         for _ in 0..rng.index(4) {
@@ -281,6 +292,13 @@ impl World {
             acks.push((hand.group, hand.offset, hand.token));
             batch = batch.ack(hand.delivery);
         }
+        Drawn { batch, appends, acks, valid, lost }
+    }
+
+    /// Appends to several topics and acknowledges several deliveries, all or nothing.
+    pub(crate) fn batch(&mut self, rng: &mut Rng) -> Checked {
+        self.count("batch");
+        let Drawn { batch, appends, acks, valid, lost } = self.draw_batch(rng);
         self.note(|| format!("batch of {} appends, acks {acks:?}", appends.len()));
         let firsts: Vec<u64> =
             self.model.topics.iter().map(super::model::TopicModel::len).collect();

@@ -38,17 +38,31 @@ impl World {
                 Ok(())
             }
             4 => self.extend(rng, hand, current, held),
-            _ => {
-                self.count("ack");
-                self.note(|| format!("ack {group}/{offset}"));
-                let result = hand.delivery.ack();
-                if self.outcome("ack", result, current, current && !lost)? {
-                    let now = self.now();
-                    self.model.groups[group].settle(offset, Ack::Maybe, now);
-                }
-                Ok(())
-            }
+            _ => self.ack(hand),
         }
+    }
+
+    /// Acknowledges a delivery.
+    fn ack(&mut self, hand: Hand) -> Checked {
+        let Hand { group, offset, token, .. } = hand;
+        let current = self.is_current(group, offset, token);
+        let lost = self.is_lost(group, offset);
+        self.count("ack");
+        self.note(|| format!("ack {group}/{offset}"));
+        let result = hand.delivery.ack();
+        if self.outcome("ack", result, current, current && !lost)? {
+            let now = self.now();
+            self.model.groups[group].settle(offset, Ack::Maybe, now);
+        }
+        Ok(())
+    }
+
+    /// Acknowledges all that the one who acts has in its hands.
+    pub(crate) fn ack_all(&mut self) -> Checked {
+        while let Some(hand) = self.actor().hands.pop() {
+            self.ack(hand)?;
+        }
+        Ok(())
     }
 
     /// Whether an outcome took effect. It may if `may`, and must if `must`.

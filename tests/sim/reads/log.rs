@@ -21,8 +21,13 @@ impl World {
             1 => rng.below(2000),
             _ => rng.below(60_000),
         };
-        self.note(|| format!("advance {ms} ms"));
-        self.clock.advance(Duration::from_millis(ms));
+        self.pass(Duration::from_millis(ms));
+    }
+
+    /// Lets so much time pass.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.note(|| format!("advance {} ms", time.as_millis()));
+        self.clock.advance(time);
         self.model.now_ms = self.clock.wall_ms();
     }
 
