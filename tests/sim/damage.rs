@@ -22,9 +22,15 @@ const SECTOR: usize = 512;
 /// What frames and markers begin with, at a multiple of 8.
 const MAGIC: &[u8] = b"AKLF";
 
+/// The bytes of a header of a frame or a marker.
+const HEADER: usize = 64;
+
+/// Where in it the number of entries lies: no other checksum covers that.
+const ENTRIES: usize = 12;
+
 /// Whether the run of a seed is one of these.
 pub(super) fn is_drawn(seed: u64) -> bool {
-    mix(seed, 0xda3a).is_multiple_of(6)
+    mix(seed, 0xda3a).is_multiple_of(3)
 }
 
 /// What is done to the disk.
@@ -35,6 +41,8 @@ enum Damage {
     /// A bit of the newest segment's head or checkpoint flips: they are small, and much depends
     /// on them.
     HeadRot,
+    /// A bit of a frame's or a marker's header flips.
+    HeaderRot,
     /// A sector reads as zeros.
     Zeros,
     /// A sector reads as another one of its file.
@@ -49,11 +57,13 @@ enum Damage {
     Lie(Fault),
 }
 
-const AFTERWARDS: [Damage; 12] = [
+const AFTERWARDS: [Damage; 14] = [
     Damage::Rot,
     Damage::Rot,
     Damage::HeadRot,
     Damage::HeadRot,
+    Damage::HeaderRot,
+    Damage::HeaderRot,
     Damage::Zeros,
     Damage::Elsewhere,
     Damage::Elsewhere,
@@ -160,6 +170,14 @@ fn strike(disk: &SimDisk, damage: Damage, lives: &[SimDisk], rng: &mut Rng) -> O
             let bit = u8::try_from(rng.below(8)).expect("below 8");
             let byte = rng.index(part);
             disk.flip_bit(&name, byte as u64, bit);
+            byte..byte + 1
+        }
+        Damage::HeaderRot => {
+            let begins = |at: &usize| bytes[*at..].starts_with(MAGIC);
+            let headers: Vec<usize> = (0..bytes.len()).step_by(8).filter(begins).collect();
+            let within = if rng.chance(1, 2) { ENTRIES } else { rng.index(HEADER) };
+            let byte = headers.get(rng.index(headers.len()))? + within;
+            disk.flip_bit(&name, byte as u64, u8::try_from(rng.below(8)).expect("below 8"));
             byte..byte + 1
         }
         Damage::Cut => {
@@ -277,7 +295,7 @@ fn look(world: &mut World, log: &Log, damage: Damage, closed: bool) -> Checked {
     let allowed = match damage {
         // A sector may have been two: the one that is missing and the one that it lies on.
         Damage::Lie(_) => events.len(),
-        Damage::Rot if !closed => unproven,
+        Damage::Rot | Damage::HeaderRot if !closed => unproven,
         _ => 0,
     };
     let silent = shown == 0 && missing > allowed;

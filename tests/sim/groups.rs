@@ -83,7 +83,8 @@ impl World {
         self.next_token += 1;
         let progress = self.model.groups[group].get_mut(offset);
         progress.counted = attempt;
-        progress.deliveries += 1;
+        // It may have been counted without having been seen, for a task that slept.
+        progress.deliveries = attempt.max(progress.deliveries + 1);
         progress.token = token;
         progress.held_until = Some(until);
         progress.suspect = false;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ackline::simulation::Rng;
+use ackline::simulation::{Fault, Rng};
 
 use super::Checked;
 use super::world::World;
@@ -12,14 +12,15 @@ impl World {
     pub(super) fn situation(&mut self, rng: &mut Rng) -> Checked {
         self.count("situation");
         let Some(group) = self.draw_group(rng) else { return Ok(()) };
-        match rng.below(5) {
+        match rng.below(6) {
             0 => self.consume_all(rng)?,
             1 => self.ack_late(rng, group)?,
             2 => self.poll_ahead(rng, group)?,
             3 => self.hold_too_long(rng, group)?,
+            4 => self.fail_to_sync(rng)?,
             _ => return self.die_and_go_on(rng),
         }
-        if self.goes_on()? { self.check_fork(rng, true) } else { Ok(()) }
+        if self.dead() { Ok(()) } else { self.check_fork(rng, true) }
     }
 
     /// Whether the process lives and its log works.
@@ -84,6 +85,21 @@ impl World {
                 self.poll_group(group, 2)?;
             }
         }
+        Ok(())
+    }
+
+    /// A sync fails that nobody's append waits for.
+    fn fail_to_sync(&mut self, rng: &mut Rng) -> Checked {
+        for _ in 0..=rng.index(3) {
+            self.append(rng, false)?;
+        }
+        if self.goes_on()? {
+            let call = self.disk.calls() + rng.below(3);
+            self.watch.plan(&self.disk, call, Fault::SyncLost);
+            self.note(|| format!("  plan a lost sync at call {call}"));
+            self.sync()?;
+        }
+        self.disk.clear_faults();
         Ok(())
     }
 
