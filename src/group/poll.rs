@@ -248,11 +248,10 @@ fn read_into(
     deliveries: &mut Vec<Delivery>,
 ) -> Result<()> {
     let shared = &group.shared;
-    // While the poll waited for the log, a lease may have ended and the message may have become
-    // somebody else's. It is still this one's for as long as its acknowledgement would count.
-    let is_ours = |runtime: &Runtime, granted: &Granted| {
-        runtime.leases.check(granted.offset, granted.token).is_ok()
-    };
+    // While the poll waited for the log, a lease may have ended, and its place under the bounds of
+    // the group, if not the message, may have become somebody else's.
+    let is_ours =
+        |runtime: &Runtime, granted: &Granted| runtime.leases.holds(granted.offset, granted.token);
     for granted in &plan.redeliveries {
         if !is_ours(runtime, granted) {
             continue;

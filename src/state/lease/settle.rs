@@ -54,6 +54,11 @@ impl Leases {
         }
     }
 
+    /// Whether `offset` is leased with `token`, as far as anybody has noticed.
+    pub(crate) fn holds(&self, offset: u64, token: u64) -> bool {
+        self.held(offset, token).is_ok()
+    }
+
     /// Settles `offset`, whoever holds it or held it last, before a restart as well.
     ///
     /// # Errors
