@@ -94,6 +94,12 @@ impl Commits {
         for (topic, _) in shown {
             topic.wake();
         }
+        // Those who wait are answered without its locks: what wakes them is the application's.
+        if switched.is_err()
+            && let Some(error) = self.latch.get()
+        {
+            return Err(self.fail(&error));
+        }
         switched
     }
 
@@ -115,7 +121,7 @@ impl Commits {
         // newest.
         if self.marks.durable() < base && !mutant::on(Mutant::OldSegmentNotSynced) {
             let synced = old.segment.file.sync();
-            synced.map_err(|e| self.fail(&Error::io("sync", &old.segment.name, e)))?;
+            synced.map_err(|e| self.latch.set(&Error::io("sync", &old.segment.name, e)))?;
             Counters::add(&self.counters.syncs, 1);
             self.marks.raise_durable(base);
             writer.unsynced_since = None;
@@ -144,7 +150,7 @@ impl Commits {
         let marks = !replaces && self.config.media.may_mark(&old.segment, base);
         let sealed = marker(Kind::Sealed, base, &writer.tail, base);
         if marks && mutant::on(Mutant::SealedTooEarly) {
-            writer::mark(&old.segment, &sealed).map_err(|error| self.fail(&error))?;
+            writer::mark(&old.segment, &sealed).map_err(|error| self.latch.set(&error))?;
         }
         let segment = match writer::activate(&*self.storage, spare, &start, checkpoint, None) {
             Ok(segment) => segment,
@@ -155,7 +161,7 @@ impl Commits {
         // From here on the new segment is the newest. The marker lets a reader of the old one
         // know that it existed.
         if marks && !mutant::on(Mutant::SealNotMarked) {
-            writer::mark(&old.segment, &sealed).map_err(|error| self.fail(&error))?;
+            writer::mark(&old.segment, &sealed).map_err(|error| self.latch.set(&error))?;
         }
         Counters::add(&self.counters.syncs, 2);
         Counters::add(&self.counters.rolls, 1);
@@ -192,7 +198,7 @@ impl Commits {
             Counters::add(&self.counters.refused_full, 1);
             return Error::Full { free: self.storage.free_bytes().unwrap_or(0), needed };
         }
-        self.fail(error)
+        self.latch.set(error)
     }
 
     /// Makes sure that an append may use the last part of the active segment: the next segment
