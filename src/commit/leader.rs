@@ -12,6 +12,7 @@ use crate::pending::Ticket;
 use crate::segment::Active;
 use crate::segment::chunk::{Chunk, Shared};
 use crate::storage::write_full;
+use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 
@@ -223,8 +224,8 @@ impl Commits {
             let mut writer = self.writer.lock();
             let end = self.marks.written();
             if self.marks.durable() >= end {
-                drop(writer);
-                self.show_durable();
+                // Whoever lets go of the writer now waits for the next sync to have it again.
+                self.show_durable(writer);
                 return Ok(());
             }
             writer.unsynced_since = None;
@@ -246,13 +247,12 @@ impl Commits {
             self.marks.raise_durable(end);
         }
         drop(syncing);
-        self.show_durable();
+        self.show_durable(self.writer.lock());
         Ok(())
     }
 
     /// Shows readers what a sync has covered, be it another thread's.
-    fn show_durable(&self) {
-        let mut writer = self.writer.lock();
+    fn show_durable(&self, mut writer: MutexGuard<'_, Writer>) {
         let durable = self.marks.durable();
         let covered = writer.unsynced.partition_point(|(end, _)| *end <= durable);
         let shown: Vec<_> = writer.unsynced.drain(..covered).map(|(_, topic)| topic).collect();

@@ -272,15 +272,18 @@ impl Commits {
         if !self.has_riders.swap(false, Ordering::AcqRel) {
             return;
         }
-        let riders = std::mem::take(&mut *self.riders.lock());
-        for rider in riders.waiting {
+        let waiting = std::mem::take(&mut self.riders.lock().waiting);
+        for rider in waiting {
             if let Some(rider) = rider.upgrade() {
                 rider.ride();
             }
         }
-        // Those who found no room have waited since before.
+        // Those who found no room have waited since before. They announce nothing anew: the
+        // background thread, which may be the one that is here, would never come to rest.
         let mut left = self.riders.lock();
-        left.since = left.since.and(riders.since);
+        if left.waiting.is_empty() {
+            left.since = None;
+        }
     }
 
     /// Latches a failure and answers everyone who waits with it.

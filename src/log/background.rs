@@ -92,12 +92,14 @@ pub(super) fn commit_once(shared: &Shared) -> Option<Duration> {
     if let Some(since) = commits.riders_since()
         && due(since + shared.limits.ack_delay_max)
     {
-        // Where there is no room for them either, they ride again, and wait for the next round.
-        if shared.log_groups().is_err() {
-            due(now + shared.limits.ack_delay_max);
-        }
+        // Where there is no room for them, they stay aboard.
+        drop(shared.log_groups());
         commits.board_riders();
         commits.drain();
+        if commits.riders_since().is_some() {
+            // Nobody announces them again: they wait for the next round.
+            due(now + shared.limits.ack_delay_max);
+        }
     }
     // Under `Never` nothing is known to be durable, so there is nothing to mark.
     if commits.config.policy != SyncPolicy::Never
@@ -146,4 +148,43 @@ pub(super) fn keep_files(shared: &Shared) -> Result<()> {
         }
     }
     retained.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use crate::options::Options;
+    use crate::storage::sim::{SimClock, SimDisk};
+
+    #[test]
+    fn a_round_that_finds_no_room_for_an_acknowledgement_does_not_wake_itself() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new());
+        let options = Options::new().segment_bytes(4096).simulated(Arc::new(clock.clone()), 1);
+        let log = options.open_on(disk.storage()).expect("opens");
+        let topic = log.topic("t").expect("a topic");
+        let group = topic.group("g").expect("a group");
+        for i in 0..200 {
+            topic.append(format!("{i}")).expect("appends");
+        }
+        disk.set_capacity(Some(0));
+        // Acknowledgements go on until there is no room left for them either.
+        let full = loop {
+            let mut polled = group.poll(1, Duration::ZERO).unwrap_or_default();
+            let Some(delivery) = polled.pop() else { break false };
+            delivery.ack().expect("acks");
+            match group.commit() {
+                Ok(()) => {}
+                Err(Error::Full { .. }) => break true,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(full, "there is no room");
+        let shared = &log.handle.shared;
+        clock.advance(shared.limits.ack_delay_max);
+        let before = shared.commits.work.observe();
+        let sleep = commit_once(shared);
+        assert_eq!(shared.commits.work.observe(), before, "nobody else has anything to do");
+        assert!(sleep.is_some_and(|sleep| !sleep.is_zero()), "it comes back: {sleep:?}");
+    }
 }
