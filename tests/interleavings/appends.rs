@@ -177,7 +177,7 @@ fn two_threads_that_make_the_same_topic_and_group_get_the_same() {
                     let topic = log.topic("t").expect("a topic");
                     let group = topic.group("g").expect("a group");
                     topic.append("a record").expect("appends");
-                    group.poll(1, Duration::ZERO).expect("polls").pop().map(|one| one.ack())
+                    group.poll(1, Duration::ZERO).expect("polls").pop().map(ackline::Delivery::ack)
                 })
             })
             .collect();
