@@ -2,6 +2,8 @@
 
 mod log;
 
+use std::time::Duration;
+
 use ackline::simulation::Rng;
 use ackline::{Error, Explanation, Offset, Topic};
 
@@ -9,6 +11,9 @@ use super::model::{Ack, Progress};
 use super::setup::wall;
 use super::world::World;
 use super::{Checked, at, ensure};
+
+/// How long a message waits that is out of attempts, while its dead letter finds no room.
+const BURY_AGAIN: Duration = Duration::from_secs(1);
 
 impl World {
     /// Reads a topic from some offset to its end.
@@ -150,14 +155,14 @@ impl World {
             let gone = self.setup.lossy && explained == Explanation::Gone;
             ensure!(gone || explained == Explanation::Settled, "not done: {place}");
         } else if comparable && !hidden {
-            let right = self.is_explained(explained, progress);
+            let right = self.is_explained(explained, progress, plan.attempts_max);
             ensure!(right, "not what became of it at {now:?}: {place}");
         }
         Ok(())
     }
 
     /// Whether an explanation of a message that is not done is what the model knows of it.
-    fn is_explained(&self, explained: Explanation, progress: Progress) -> bool {
+    fn is_explained(&self, explained: Explanation, progress: Progress, attempts_max: u32) -> bool {
         let now = self.now();
         let held = progress.held_until.filter(|until| *until > now);
         // What happened before this process began may have been forgotten or be unknown here.
@@ -169,7 +174,9 @@ impl World {
             Explanation::Waiting { attempts, due_in } => {
                 let due = now + due_in;
                 let exact = attempts == progress.counted && due == progress.due.max(now);
-                held.is_none() && attempts >= progress.counted && (exact || !known)
+                // Its dead letter found no room, and is tried again.
+                let unburied = attempts >= attempts_max && due_in <= BURY_AGAIN;
+                held.is_none() && attempts >= progress.counted && (exact || unburied || !known)
             }
             Explanation::Undelivered => progress.counted == 0 && held.is_none(),
             _ => false,
