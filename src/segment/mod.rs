@@ -229,6 +229,10 @@ impl Segments {
         let opened = Sealed::open(&*self.storage, base, end, self.log_id, self.options.map)?;
         let sealed = Arc::new(opened);
         let mut open = self.open.lock();
+        if !self.view.read().bases.contains(&base) {
+            // Deleted since the view was taken: kept open, the file would go on to take room.
+            return Ok(sealed);
+        }
         if open.len() >= self.options.open_max
             && let Some(i) = open.iter().position(|sealed| !sealed.is_pinned())
         {
