@@ -211,6 +211,7 @@ fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<
     let mut runtime = group.shared.runtime.lock();
     let before = runtime.leases.held_back();
     runtime.leases.plan_logged(plan);
+    runtime.leases.hand_out(plan, group.shared.commits.clock.now());
     let read = read_plan(group, &mut runtime, plan);
     let deliveries = match read {
         Ok(deliveries) => deliveries,

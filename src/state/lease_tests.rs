@@ -339,3 +339,26 @@ fn backoff_takes_any_count_and_any_table() {
     check(&[5, 9], 2, 9);
     check(&[5, 9], u32::MAX, 9);
 }
+
+#[test]
+fn a_lease_begins_when_the_message_is_handed_out() {
+    let mut leases = fresh();
+    let plan = leases.plan(at(0), 1, 1);
+    leases.plan_logged(&plan);
+    // The log took 20 of the 30 seconds.
+    leases.hand_out(&plan, at(20));
+    leases.expire(at(49));
+    assert_eq!(leases.leased_len(), 1);
+    leases.expire(at(50));
+    assert_eq!(leases.leased_len(), 0);
+}
+
+#[test]
+fn what_became_somebody_elses_while_the_log_took_long_is_not_handed_out() {
+    let mut leases = fresh();
+    let slow = leases.plan(at(0), 1, 1);
+    assert_eq!(take(&mut leases, at(30), 1, 1), [(0, 2)]);
+    leases.hand_out(&slow, at(50));
+    leases.expire(at(60));
+    assert_eq!(leases.leased_len(), 0, "the lease of the other one was not extended");
+}

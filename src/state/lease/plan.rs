@@ -217,6 +217,20 @@ impl Leases {
         }
     }
 
+    /// Lets the leases of `plan` begin now: how long the poll waited for the log is not taken from
+    /// its consumer's time.
+    pub(crate) fn hand_out(&mut self, plan: &Plan, now: Now) {
+        let begun = now.monotonic.saturating_add(self.limits.lease);
+        for granted in plan.granted() {
+            if let Some(entry) = self.unsettled.get_mut(&granted.offset)
+                && let Hold::Leased { token, until, .. } = &mut entry.hold
+                && *token == granted.token
+            {
+                *until = begun;
+            }
+        }
+    }
+
     /// The log of `plan` did not become durable: ends its leases as if they had not been.
     pub(crate) fn plan_failed(&mut self, plan: &Plan) {
         let due = plan.planned_at;
