@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ackline::{Log, Options, SyncPolicy, Topic};
+use ackline::{Error, Log, Offset, Options, SyncPolicy, Topic};
 use shuttle::thread::{self, JoinHandle};
 
 use super::harness::check;
@@ -126,7 +126,7 @@ fn waiters_of_a_slow_sync_give_up_and_their_records_are_in_the_log() {
                         let record = text(writer, i, 0);
                         match promises.append(&topic, &record) {
                             Ok(_) => {}
-                            Err(ackline::Error::SyncTimeout { offset: Some(offset), .. }) => {
+                            Err(Error::SyncTimeout { offset: Some(offset), .. }) => {
                                 promises.is_kept(offset, &record);
                                 most.fetch_add(1, Ordering::Relaxed);
                             }
@@ -209,5 +209,34 @@ fn what_a_sync_has_covered_is_seen_by_whoever_asked_for_it() {
             })
         });
         join(threads.collect());
+    });
+}
+
+#[test]
+fn of_the_appends_that_ask_for_one_offset_one_gets_it() {
+    check(2000, || {
+        let machine = Machine::new();
+        let log = machine.open(roomy());
+        let topic = log.topic("t").expect("a topic");
+        let promises = Promises::default();
+        let threads = (0..3).map(|writer| {
+            let (topic, promises) = (topic.clone(), promises.clone());
+            thread::spawn(move || {
+                let (record, mut expected) = (text(writer, 0, 0), Offset(0));
+                promises.will_try(&record);
+                loop {
+                    match topic.append_if(expected, record.as_str()) {
+                        Ok(receipt) => break promises.is_kept(receipt.offset, &record),
+                        Err(Error::Conflict { actual, .. }) => expected = actual,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            })
+        });
+        join(threads.collect());
+        drop((log, topic));
+        let topic = machine.crash(roomy()).topic("t").expect("a topic");
+        promises.check(&topic);
+        assert_eq!(topic.offsets().end, Offset(3), "none was written twice");
     });
 }

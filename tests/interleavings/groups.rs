@@ -1,6 +1,7 @@
 //! Acknowledgements from several threads: batches, commits, and those that ride along.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -227,4 +228,51 @@ fn a_group_that_was_moved_goes_on_there_whatever_was_under_way() {
         assert_eq!(a.lag().expect("a lag").messages, open);
         assert!(!left(&a).contains(&0), "the group was moved behind it");
     });
+}
+
+#[test]
+fn a_message_whose_leases_end_is_acknowledged_by_one_of_its_holders() {
+    let refused = Arc::new(AtomicU64::new(0));
+    let times = Arc::clone(&refused);
+    check(3000, move || {
+        let second = Duration::from_secs(1);
+        let machine = Machine::new();
+        let log = machine.open(roomy().sync_timeout(Duration::MAX));
+        let topic = log.topic("t").expect("a topic");
+        topic.append_batch(["0", "1"]).expect("appends");
+        // Enough attempts for leases that end while a poll waits for the log.
+        let options = GroupOptions::new().lease(second).attempts_max(1000);
+        let group = topic.group_with("g", options).expect("a group");
+        let acked = Arc::new(Mutex::new(BTreeSet::new()));
+        let done = Arc::new(AtomicU64::new(0));
+        let consumers = (0..3).map(|_| {
+            let (group, acked) = (group.clone(), Arc::clone(&acked));
+            let (done, times) = (Arc::clone(&done), Arc::clone(&times));
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    for delivery in group.poll(2, Duration::ZERO).expect("polls") {
+                        let offset = delivery.offset().0;
+                        match delivery.ack() {
+                            Ok(()) => {
+                                let mut acked = acked.lock().expect("no holder panicked");
+                                assert!(acked.insert(offset), "{offset} was acknowledged twice");
+                            }
+                            Err(Error::StaleLease { .. } | Error::AlreadyAcked { .. }) => {
+                                times.fetch_add(1, Ordering::Relaxed);
+                            }
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                }
+                done.fetch_add(1, Ordering::Relaxed);
+            })
+        });
+        let consumers = consumers.collect();
+        machine.advance_until(second / 2, || done.load(Ordering::Relaxed) == 3);
+        join(consumers);
+        let open = group.lag().expect("a lag").messages;
+        let acked = acked.lock().expect("no holder panicked").len() as u64;
+        assert_eq!(open + acked, 2, "what nobody acknowledged is still to be done");
+    });
+    assert!(refused.load(Ordering::Relaxed) > 0, "some acknowledgement came too late");
 }

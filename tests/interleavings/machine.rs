@@ -1,8 +1,8 @@
 //! A simulated machine on which threads meet at every call of the disk.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ackline::simulation::{
@@ -22,9 +22,11 @@ pub(crate) struct Machine {
     faults: Arc<Faults>,
 }
 
-/// What is to go wrong.
+/// What is to go wrong, and what is seen from outside.
 #[derive(Debug, Default)]
 struct Faults {
+    /// The files that were opened by their names and are open.
+    open: Mutex<Vec<String>>,
     /// How many syncs are left until one fails; zero for never.
     until_sync: AtomicU64,
 }
@@ -108,6 +110,11 @@ impl Machine {
         self.open(options)
     }
 
+    /// The names by which files were opened that are open.
+    pub(crate) fn open_files(&self) -> Vec<String> {
+        self.faults.open.lock().expect("no holder panicked").clone()
+    }
+
     pub(crate) fn elapsed(&self) -> Duration {
         self.clock.monotonic()
     }
@@ -143,9 +150,14 @@ struct MeetingStorage {
 }
 
 impl MeetingStorage {
-    fn wrap(&self, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
+    fn wrap(&self, file: Arc<dyn StorageFile>, name: Option<&str>) -> Arc<dyn StorageFile> {
+        let name = name.map(str::to_owned);
+        let mut open = self.machine.faults.open.lock().expect("no holder panicked");
+        open.extend(name.clone());
+        drop(open);
         let (machine, holds) = (self.machine.clone(), Arc::clone(&self.holds));
-        Arc::new(MeetingFile { inner: file, machine, holds, failed: AtomicBool::new(false) })
+        let failed = AtomicBool::new(false);
+        Arc::new(MeetingFile { inner: file, machine, holds, failed, opened: name })
     }
 }
 
@@ -170,12 +182,12 @@ impl Storage for MeetingStorage {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         meet_to_change(&self.holds, "create");
-        Ok(self.wrap(self.inner.create(name)?))
+        Ok(self.wrap(self.inner.create(name)?, None))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         meet();
-        Ok(self.wrap(self.inner.open(name)?))
+        Ok(self.wrap(self.inner.open(name)?, Some(name)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -219,6 +231,17 @@ struct MeetingFile {
     holds: Arc<AtomicBool>,
     /// A sync of it has failed.
     failed: AtomicBool,
+    /// The name by which it was opened, if it was not made.
+    opened: Option<String>,
+}
+
+impl Drop for MeetingFile {
+    fn drop(&mut self) {
+        let Some(name) = &self.opened else { return };
+        let mut open = self.machine.faults.open.lock().expect("no holder panicked");
+        let own = open.iter().position(|known| known == name).expect("it was opened");
+        open.swap_remove(own);
+    }
 }
 
 impl std::fmt::Debug for MeetingFile {

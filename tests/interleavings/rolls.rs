@@ -8,7 +8,7 @@ use ackline::{Error, Log, Offset, Options, SyncPolicy, Topic};
 use shuttle::thread::{self, JoinHandle};
 
 use super::appends::join;
-use super::harness::check;
+use super::harness::{check, draw};
 use super::machine::Machine;
 use super::promises::{Promises, text};
 
@@ -185,5 +185,84 @@ fn a_segment_that_goes_while_another_comes_stays_gone() {
         let names = machine.disk.names();
         let files = names.iter().filter(|name| name.strip_suffix(".seg").is_some()).count();
         assert_eq!(segments, files, "{names:?}");
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_what_does_not_fit_and_the_log_goes_on_when_there_is_room() {
+    let refused = Arc::new(AtomicU64::new(0));
+    let times = Arc::clone(&refused);
+    check(1000, move || {
+        let machine = Machine::new();
+        let log = machine.open_with_threads(small().sync_timeout(Duration::MAX));
+        let topic = log.topic("t").expect("a topic");
+        // Room for one more segment, or for most of it.
+        machine.disk.set_capacity(Some(3 * 4096 - draw(2) * 512));
+        let (promises, done) = (Promises::default(), Arc::new(AtomicU64::new(0)));
+        let threads = (0..2).map(|writer| {
+            let (topic, promises) = (topic.clone(), promises.clone());
+            let (done, times) = (Arc::clone(&done), Arc::clone(&times));
+            thread::spawn(move || {
+                for i in 0..5 {
+                    let record = text(writer, i, LARGE);
+                    promises.will_try(&record);
+                    let receipt = loop {
+                        match topic.append(record.as_str()) {
+                            Err(Error::Full { .. }) => {}
+                            appended => break appended.expect("appends"),
+                        }
+                        times.fetch_add(1, Ordering::Relaxed);
+                        thread::yield_now();
+                    };
+                    promises.is_kept(receipt.offset, &record);
+                }
+                done.fetch_add(1, Ordering::Relaxed);
+            })
+        });
+        let threads = threads.collect();
+        for _ in 0..draw(20) {
+            thread::yield_now();
+        }
+        machine.disk.set_capacity(None);
+        machine.advance_until(Duration::from_secs(1), || done.load(Ordering::Relaxed) == 2);
+        join(threads);
+        drop((log, topic));
+        promises.check(&machine.crash(small()).topic("t").expect("a topic"));
+        assert_eq!(promises.number(), 10);
+    });
+    assert!(refused.load(Ordering::Relaxed) > 0, "the disk was full at times");
+}
+
+#[test]
+fn no_file_stays_open_that_was_deleted_while_it_was_read() {
+    check(2000, || {
+        let machine = Machine::new();
+        let log = machine.open(small().recent_bytes(0));
+        let topic = log.topic("t").expect("a topic");
+        let group = topic.group("g").expect("a group");
+        for i in 0..9 {
+            topic.append(text(0, i, LARGE)).expect("appends");
+        }
+        // Nothing is open but what is written to.
+        drop((topic, group));
+        log.close().expect("closes");
+        let log = machine.open(small().recent_bytes(0));
+        let topic = log.topic("t").expect("a topic");
+        let reader = topic.clone();
+        let reader = thread::spawn(move || {
+            // What is deleted under it is skipped, or its end.
+            for message in reader.read_from(Offset(0)).into_iter().flatten() {
+                let read = matches!(message, Ok(_) | Err(Error::Lagged { .. }));
+                assert!(read, "{message:?}");
+            }
+        });
+        let group = topic.group("g").expect("a group");
+        group.commit_through(Offset(8)).expect("commits");
+        log.maintain().expect("maintains");
+        reader.join().expect("the reader returns");
+        log.maintain().expect("maintains");
+        let (names, open) = (machine.disk.names(), machine.open_files());
+        let gone = open.iter().filter(|name| !names.contains(name));
+        assert_eq!(gone.count(), 0, "{open:?} are open, {names:?} are there");
     });
 }
