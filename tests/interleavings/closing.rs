@@ -72,6 +72,37 @@ fn a_log_can_be_closed_while_it_rolls() {
 }
 
 #[test]
+fn what_was_made_while_the_log_was_closed_is_there_or_was_refused() {
+    check(3000, || {
+        let machine = Machine::new();
+        let log = machine.open_with_threads(roomy());
+        let topic = log.topic("t").expect("a topic");
+        let made = log.clone();
+        let made = thread::spawn(move || made.topic("made").map(drop));
+        let group = topic.clone();
+        let group = thread::spawn(move || group.group("g").map(drop));
+        let batch = log.batch().append(&topic, "in a batch");
+        let batched = thread::spawn(move || batch.commit().map(drop));
+        log.close().expect("closes");
+        let results = [made, group, batched].map(|one| one.join().expect("it returns"));
+        for result in &results {
+            assert!(matches!(result, Ok(()) | Err(Error::Closed)), "{result:?}");
+        }
+        let log = machine.crash(roomy());
+        assert_eq!(log.report().ending, Ending::Closed);
+        let topic = log.topic("t").expect("a topic");
+        let found = [
+            log.topics().iter().any(|name| name == "made"),
+            !log.groups(&topic).is_empty(),
+            topic.offsets().end.0 == 1,
+        ];
+        for (result, found) in results.iter().zip(found) {
+            assert!(found || result.is_err(), "{results:?}");
+        }
+    });
+}
+
+#[test]
 fn of_two_that_close_one_does_and_both_return_when_it_is_done() {
     check(3000, || {
         let machine = Machine::new();

@@ -1,6 +1,7 @@
 //! A power cut in the middle of several threads.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -207,4 +208,73 @@ fn a_power_cut_takes_back_nothing_that_was_synced_under_a_policy_that_syncs_late
     let interval = SyncPolicy::Interval { every: Duration::from_secs(1), bytes: 2000 };
     check(2000, move || check_crash(interval, small(), Machine::open_with_threads, 700, 200));
     check(2000, || check_crash(SyncPolicy::Never, small(), Machine::open, 700, 150));
+}
+
+/// What retention deletes is what the group has consumed, and what is left can be read.
+#[test]
+fn a_power_cut_while_segments_are_deleted_takes_nothing_that_is_still_needed() {
+    let deleted = Arc::new(AtomicU64::new(0));
+    let times = Arc::clone(&deleted);
+    check(2000, move || {
+        let options = Options::new().segment_bytes(4096);
+        let machine = Machine::new();
+        let log = machine.open_with_threads(options.clone());
+        let topic = log.topic("in").expect("a topic");
+        let group = topic.group("g").expect("a group");
+        let promises = Promises::default();
+        machine.disk.die_at(machine.disk.calls() + 40 + draw(200));
+        let mut threads: Vec<_> = (0..2)
+            .map(|writer| {
+                let (topic, promises) = (topic.clone(), promises.clone());
+                thread::spawn(move || {
+                    for i in 0..6 {
+                        if promises.append(&topic, &text(writer, i, 700)).is_err() {
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        let acked = Arc::new(Mutex::new(BTreeSet::new()));
+        let known = Arc::clone(&acked);
+        threads.push(thread::spawn(move || {
+            for _ in 0..6 {
+                let Ok(polled) = group.poll(3, Duration::ZERO) else { return };
+                for delivery in polled {
+                    let offset = delivery.offset().0;
+                    if delivery.ack().is_ok() {
+                        known.lock().expect("no holder panicked").insert(offset);
+                    }
+                }
+                drop(group.commit());
+                thread::yield_now();
+            }
+        }));
+        let keeper = log.clone();
+        threads.push(thread::spawn(move || {
+            for _ in 0..4 {
+                drop(keeper.maintain());
+            }
+        }));
+        join(threads);
+        drop((log, topic));
+        let log = machine.crash(options);
+        let topic = log.topic("in").expect("a topic");
+        promises.check(&topic);
+        let start = topic.offsets().start.0;
+        times.fetch_max(start, Ordering::Relaxed);
+        let acked = acked.lock().expect("no holder panicked");
+        for offset in 0..start {
+            assert!(acked.contains(&offset), "{offset} was deleted, and nobody acknowledged it");
+        }
+        let group = topic.group("g").expect("a group");
+        let mut left: BTreeSet<u64> = (start..topic.offsets().end.0).collect();
+        left.retain(|offset| !acked.contains(offset));
+        while let Some(delivery) = group.poll(1, Duration::ZERO).expect("polls").pop() {
+            left.remove(&delivery.offset().0);
+            delivery.ack().expect("acks");
+        }
+        assert!(left.is_empty(), "{left:?} were neither acknowledged nor delivered again");
+    });
+    assert!(deleted.load(Ordering::Relaxed) > 0, "some segment was deleted");
 }

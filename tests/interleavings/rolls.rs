@@ -65,7 +65,10 @@ fn appends_that_roll_without_syncs_are_durable_once_the_log_is_synced() {
 fn readers_go_on_while_segments_come_and_go() {
     check(1000, || {
         let machine = Machine::new();
-        let log = machine.open_with_threads(small().recent_bytes(0).sync_timeout(Duration::MAX));
+        // From memory, from maps and without them.
+        let recent_bytes = [0, 1000, 1 << 20][usize::try_from(draw(3)).expect("below 3")];
+        let options = small().recent_bytes(recent_bytes).map_segments(draw(2) == 0);
+        let log = machine.open_with_threads(options.sync_timeout(Duration::MAX));
         let topic = log.topic("t").expect("a topic");
         let group = topic.group("g").expect("a group");
         let promises = Promises::default();
