@@ -155,6 +155,27 @@ fn unsafe_is_in_one_module_only() {
     }
 }
 
+/// A model checker takes the place of the primitives in `sync`, and sees no others. The disk and
+/// the simulated one are calls of the system to it, and the mutants' switch is set before.
+#[test]
+fn only_sync_names_what_threads_coordinate_by() {
+    for (path, text) in sources() {
+        let exempt = ["sync", "storage", "mutant"].contains(&module(&path).as_str());
+        if exempt || is_test(&path) {
+            continue;
+        }
+        let code = code(text.split("#[cfg(all(test").next().expect("there is a first part"));
+        let primitives = ["Mutex", "RwLock", "Condvar", "Once", "Barrier", "atomic", "mpsc"];
+        let names = |line: &str| {
+            let of_sync = line.contains("std::sync") && primitives.iter().any(|p| line.contains(p));
+            of_sync || line.contains("std::thread")
+        };
+        if let Some(line) = code.lines().find(|line| names(line)) {
+            panic!("{}: {line}", path.display());
+        }
+    }
+}
+
 #[test]
 fn every_source_file_says_what_it_is_for() {
     for (path, text) in sources() {
