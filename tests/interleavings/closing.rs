@@ -4,7 +4,7 @@ use ackline::{Delivery, Ending, Error, GroupOptions, Options};
 use shuttle::thread;
 
 use super::appends::join;
-use super::harness::check;
+use super::harness::{check, draw};
 use super::machine::Machine;
 use super::promises::{Promises, text};
 
@@ -69,6 +69,25 @@ fn users_of_a_log_that_is_closed_beside_its_threads_are_told_so_or_were_before_i
 fn a_log_can_be_closed_while_it_rolls() {
     check(2000, || check_close(false, 900, Options::new().segment_bytes(4096)));
     check(1000, || check_close(true, 900, Options::new().segment_bytes(4096)));
+}
+
+#[test]
+fn nothing_comes_behind_the_mark_that_a_log_was_closed() {
+    check(6000, || {
+        let options = Options::new().segment_bytes(4096);
+        let machine = Machine::new();
+        let log = machine.open(options.clone());
+        let topic = log.topic("t").expect("a topic");
+        // The last one may need a new segment, whose file the one before it has prepared.
+        for i in 0..2 + draw(3) {
+            topic.append(text(0, i, 900)).expect("appends");
+        }
+        let appended = thread::spawn(move || topic.append(text(0, 9, 900)).map(drop));
+        log.close().expect("closes");
+        let appended = appended.join().expect("it returns");
+        assert!(matches!(appended, Ok(()) | Err(Error::Closed)), "{appended:?}");
+        assert_eq!(machine.crash(options).report().ending, Ending::Closed);
+    });
 }
 
 #[test]
