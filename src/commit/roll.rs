@@ -21,6 +21,9 @@ use super::{Class, Commits, Counters};
 /// that a small queue stays small on disk and opens fast.
 pub(crate) const FIRST_SEGMENT_BYTES: u64 = 1024 * 1024;
 
+/// The need of whoever puts a new segment in place for its own sake: to open or close the log.
+const WHATEVER_ROOM: u64 = u64::MAX;
+
 /// Ends the time in which nothing may be queued, on every way out.
 struct Rolling<'a>(&'a Commits);
 
@@ -65,6 +68,10 @@ impl Commits {
                 // Someone else was faster; the caller looks again.
                 return Ok(());
             }
+            if core.closed && need != WHATEVER_ROOM {
+                // Since the caller looked. A new segment would hide the mark that it was closed.
+                return Err(Error::Closed);
+            }
             core.rolling = true;
         }
         let rolling = Rolling(self);
@@ -76,7 +83,7 @@ impl Commits {
             ((bytes, entries), Starts::of(&core.state))
         };
         let head_bytes = header::frames_at(checkpoint.0.len());
-        let need = if need == u64::MAX { 0 } else { need };
+        let need = if need == WHATEVER_ROOM { 0 } else { need };
         // Where the state is large, a segment has at least as much room for frames as for it.
         let needed = writer::file_bytes_for(head_bytes, need.max(head_bytes));
         self.ensure_spare(class, self.next_segment_bytes().max(needed))?;
@@ -279,7 +286,7 @@ impl Commits {
 
     /// Puts a new segment in place whatever room the present one has.
     pub(crate) fn roll_now(&self) -> Result<()> {
-        self.roll(Class::Progress, u64::MAX)
+        self.roll(Class::Progress, WHATEVER_ROOM)
     }
 
     /// Notes when the next segment is to be prepared: once the active one is half full.
