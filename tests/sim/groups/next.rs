@@ -68,14 +68,10 @@ impl World {
         let until = match self.live().groups[group].explain(offset) {
             Ok(Explanation::Leased { attempt: counted, ends_in }) if counted == attempt => {
                 let lease = self.setup.groups[self.model.groups[group].plan].lease;
-                ensure!(ends_in <= lease, "a lease of {lease:?} ends in {ends_in:?}");
+                // However long the task slept: the lease begins when the message is handed out.
+                ensure!(ends_in == lease, "a lease of {lease:?} ends in {ends_in:?}");
                 self.count("next_delivered");
                 self.now() + ends_in
-            }
-            // The task slept for longer than its lease, and nobody else has got the message.
-            Ok(Explanation::Waiting { attempts, .. }) if attempts == attempt => {
-                self.count("next_too_late");
-                self.now()
             }
             // It got the message before the log failed, and can do nothing with it.
             Err(error) => {
