@@ -46,7 +46,7 @@ Options:
   --trials N     how often each mutant is tried, from seeds of its own [default: 9]
   --crashes N    how many crashes a trial has to find it [default: 10000]
   --seed N       where the seeds begin [default: 1]
-  --only NAME    try this mutant alone; may be given more than once
+  --only NAME    try this mutant, and none of the others nor the code as it is; may be repeated
   --jobs N       how many processes run at a time [default: the number of cores]
   --write FILE   write the table as a document
   --help         print this";
@@ -122,15 +122,9 @@ fn main() -> ExitCode {
     }
     let began = Instant::now();
     let budget = arguments.budget;
-    // The code as it is takes its whole budget, so its trials are spread over the processes.
-    let unmutated: Vec<_> =
-        (0..budget.trials).map(|first| Job { mutant: None, first, trials: 1 }).collect();
-    let found = run_all(&unmutated, &budget, arguments.jobs, "trials of the code as it is");
-    if let Some(kill) = found.iter().flatten().find_map(|outcome| outcome.kill.as_ref()) {
-        eprintln!("the code as it is does not pass: {kill:?}");
+    if arguments.only.is_empty() && !passes_unmutated(&budget, arguments.jobs) {
         return ExitCode::FAILURE;
     }
-    println!("the code as it is passes {} trials", budget.trials);
     let chosen = |mutant: &&Mutant| {
         arguments.only.is_empty() || arguments.only.iter().any(|name| name == mutant.name())
     };
@@ -147,6 +141,20 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether the code as it is passes as many trials as a mutant gets.
+fn passes_unmutated(budget: &Budget, at_a_time: usize) -> bool {
+    // Each takes its whole budget, so they are spread over the processes.
+    let job = |first| Job { mutant: None, first, trials: 1 };
+    let jobs: Vec<_> = (0..budget.trials).map(job).collect();
+    let found = run_all(&jobs, budget, at_a_time, "trials of the code as it is");
+    let kill = found.iter().flatten().find_map(|outcome| outcome.kill.as_ref());
+    match kill {
+        None => println!("the code as it is passes {} trials", budget.trials),
+        Some(kill) => eprintln!("the code as it is does not pass: {kill:?}"),
+    }
+    kill.is_none()
 }
 
 /// Runs all jobs, some at a time, and returns what came of them in their order.

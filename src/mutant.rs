@@ -115,7 +115,7 @@ mutants! {
         SeekNotLogged "A seek is not logged."
         SeekKeepsDelta "What was settled before a seek is logged after it."
         DeltaDropped "What could not be logged for want of room is never logged."
-        RiderLost "A group whose changes found no room does not announce them again."
+        RiderLost "A group announces only once that it has something to log."
         CommitBeforeDurable "A group's commit does not wait for the disk."
         CommitForgetsRiders "A group's commit does not wait for what another write carries."
         SyncForgetsAcks "Syncing the log does not log what the groups have not logged yet."

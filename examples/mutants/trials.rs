@@ -118,25 +118,43 @@ fn with_crashes(seed: u64, crashes: u64) -> Outcome {
     over.recv_timeout(HANG).unwrap_or_else(|_| Outcome::killed("hang", 1))
 }
 
-/// Words of a violation, and what the check that answers it is called in the table.
-const CHECKS: [(&str, &str); 17] = [
+/// Words of a violation, and what the check that answers it is called in the table. The first
+/// that fit count.
+const CHECKS: [(&str, &str); 34] = [
     ("panic: ", "a panic"),
-    ("cannot open", "cannot open"),
-    ("cannot read", "cannot read"),
     ("an ack was undone", "ack undone"),
     ("an ack was invented", "ack invented"),
+    ("failed without a reason", "error without a reason"),
+    ("cannot open", "cannot open"),
+    ("cannot read", "cannot read"),
+    ("opening says", "how the log ended"),
+    ("opening made a new log", "a new log"),
+    ("recovery returned", "recovery changed its mind"),
     ("missing in silence", "missing in silence"),
-    ("went back from", "attempts went back"),
+    ("did not notice", "noticed too late"),
+    ("a damaged log answers", "damage called something else"),
+    ("lost: ", "lost"),
     ("cut in two", "batch cut in two"),
-    ("recovery returned", "recovery took something back"),
-    ("ended at", "end of a topic"),
-    ("append_if", "append_if"),
-    ("offset_at(", "offset_at"),
+    ("batch at", "batch cut in two"),
+    ("in place of", "altered"),
+    ("altered", "altered"),
+    ("invented", "invented"),
+    ("reordered", "reordered"),
+    ("out of order", "reordered"),
+    ("went back", "attempts went back"),
+    ("a dead letter", "dead letter"),
+    ("letters were made", "dead letter"),
+    ("retention", "retention"),
+    ("append_if", "condition"),
+    ("offset_at(", "offset by time"),
     ("lag of group", "lag"),
-    ("and its lag is", "lag"),
-    ("retention took", "retention took too much"),
-    ("failed without a reason", "failure without a reason"),
-    ("for a lease that is over", "a lease that is over counts"),
+    ("its lag is", "lag"),
+    ("a lease that is over", "lease that is over"),
+    ("a stale delivery", "lease that is over"),
+    ("segments and bytes", "statistics"),
+    ("durable or visible", "watermarks"),
+    ("to be visible", "watermarks"),
+    ("ended at", "end of a topic"),
 ];
 
 /// The check that a violation comes from, in a few words.
@@ -148,5 +166,6 @@ fn label(violation: &str) -> String {
         |(_, label)| label,
     );
     let words = label.split_whitespace().take_while(|word| !word.contains(char::is_numeric));
-    words.collect::<Vec<_>>().join(" ")
+    let label = words.collect::<Vec<_>>().join(" ");
+    if label.is_empty() { "order".to_owned() } else { label }
 }

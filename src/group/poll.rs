@@ -161,8 +161,10 @@ fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
     let mut runtime = group.caught_up_runtime()?;
     let (now, commits) = (group.commits.clock.now(), &group.commits);
     let visible = group.topic.visible_next.load(Ordering::Acquire);
+    let before = runtime.leases.held_back();
     let plan = runtime.leases.plan(now, max, visible);
-    group.changed(&mut runtime);
+    // Planning ends the leases whose time is over, and may leave some of that room to others.
+    let is_eased = group.changed_since(&mut runtime, before);
     let mut begun = Begun { group: Arc::clone(group), plan: Some(plan), ticket: None };
     let log = begun.plan.as_ref().and_then(|plan| plan.log.clone());
     if let Some(progress) = log {
@@ -192,6 +194,10 @@ fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
         if let Ok(((), ticket)) = enlisted {
             runtime.reserve = Some((reserve, ticket));
         }
+    }
+    drop(runtime);
+    if is_eased {
+        group.topic.wake();
     }
     Ok(begun)
 }

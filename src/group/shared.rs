@@ -327,13 +327,12 @@ impl Rider for GroupShared {
             self.commits.add_rider(self.this.clone());
             return;
         };
-        runtime.riding = false;
+        runtime.riding = mutant::on(Mutant::RiderLost);
         let Some(delta) = runtime.leases.take_delta() else { return };
         let logged = delta.clone();
         let bytes = progress_bytes(&delta);
         if !self.commits.try_enlist(bytes, |enlisting| enlisting.progress(self.id, logged)) {
             runtime.leases.put_back(delta);
-            runtime.riding = mutant::on(Mutant::RiderLost);
             self.changed(&mut runtime);
         }
     }

@@ -87,3 +87,25 @@ fn a_consumer_that_is_not_held_back_is_not_woken_by_an_ack() {
     held.ack().expect("acks");
     assert_eq!(woken.0.load(Ordering::SeqCst), before);
 }
+
+#[test]
+fn next_is_woken_when_another_poll_ends_the_lease_of_a_suspect() {
+    let (machine, log, _, group) = with_records(1, GroupOptions::new());
+    drop(group.poll(1, SECOND).expect("polls"));
+    machine.disk.kill();
+    drop((log, group));
+    let log = machine.open(super::small());
+    let topic = log.topic("t").expect("a topic");
+    let group = topic.group("g").expect("a group");
+    let _suspect = poll_one(&group);
+    topic.append("nobody's yet").expect("appends");
+    let woken = Arc::new(Woken::default());
+    let mut next = pin!(group.next());
+    assert!(poll_once(next.as_mut(), &woken).is_pending(), "the suspect is delivered alone");
+    let before = woken.0.load(Ordering::SeqCst);
+    machine.advance(super::HOUR);
+    let again = poll_one(&group);
+    assert_eq!(again.offset(), Offset(0));
+    // It is nobody's suspect any more, so what lies behind it is for whoever waits.
+    assert!(woken.0.load(Ordering::SeqCst) > before, "nothing will ever wake it");
+}

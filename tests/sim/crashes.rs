@@ -25,8 +25,9 @@ struct Recovered {
 const FAULTS: [Fault; 5] =
     [Fault::Io, Fault::SyncLost, Fault::NoSpace, Fault::Short, Fault::Interrupted];
 
-fn draw_crash(rng: &mut Rng) -> Crash {
-    if rng.chance(1, 4) { Crash::Kill } else { Crash::Power }
+/// Draws what ends the process: one that is dead already left its cache behind, mostly.
+fn draw_crash(rng: &mut Rng, dead: bool) -> Crash {
+    if rng.chance(1, if dead { 2 } else { 4 }) { Crash::Kill } else { Crash::Power }
 }
 
 impl World {
@@ -79,7 +80,7 @@ impl World {
             // From now on the last process may have ended in a recovery.
             self.ended = Ended::Maybe;
             if dies || rng.chance(1, 2) {
-                let crash = draw_crash(rng);
+                let crash = draw_crash(rng, dies);
                 self.disk.crash(crash);
                 loss = if loss == Loss::Power { loss } else { crash.into() };
                 crashes += 1;
@@ -150,11 +151,20 @@ impl World {
 
     /// Lets the process die just before a call, or in the middle of it.
     pub(crate) fn plan_death(&mut self, rng: &mut Rng, call: u64) {
-        self.note(|| format!("  die at call {call}"));
-        if rng.chance(1, 2) {
-            self.disk.die_at(call);
-        } else {
-            self.disk.fail_at(call, Fault::Death);
+        match rng.below(4) {
+            0 => {
+                self.note(|| format!("  die at call {call}"));
+                self.disk.die_at(call);
+            }
+            1 => {
+                self.note(|| format!("  die in call {call}"));
+                self.disk.fail_at(call, Fault::Death);
+            }
+            _ => {
+                let syncs = rng.below(3);
+                self.note(|| format!("  die after {syncs} syncs"));
+                self.disk.die_at_sync(syncs);
+            }
         }
     }
 
@@ -181,7 +191,7 @@ impl World {
         self.take_in()?;
         let disk = self.disk.fork();
         disk.reseed(rng.next_u64());
-        let crash = draw_crash(rng);
+        let crash = draw_crash(rng, self.dead());
         self.note(|| format!("  fork: {crash:?}"));
         let leaving = self.leaving();
         let mut branch = self.branch(disk);
@@ -209,7 +219,7 @@ impl World {
             self.count("branch");
             for _ in 0..=rng.index(8) {
                 self.step(rng)?;
-                self.after(rng)?;
+                self.after(rng, false)?;
             }
             let survey = self.end(rng)?;
             return if rng.chance(1, 4) { self.drain(&survey) } else { Ok(()) };
@@ -226,7 +236,7 @@ impl World {
 
     /// Ends the process, checks copies of what it leaves behind, and goes on from one of them.
     pub(crate) fn crash(&mut self, rng: &mut Rng) -> Checked {
-        let forks = if self.is_branch { 0 } else { 1 + rng.index(5) };
+        let forks = if self.is_branch { 0 } else { 1 + rng.index(3) };
         for _ in 0..forks {
             let drained = rng.chance(1, 5);
             self.check_fork(rng, drained)?;
@@ -236,7 +246,7 @@ impl World {
 
     /// Ends the process and goes on with what it leaves behind.
     fn end(&mut self, rng: &mut Rng) -> Checked<Survey> {
-        let crash = draw_crash(rng);
+        let crash = draw_crash(rng, self.dead());
         self.note(|| format!("crash: {crash:?}"));
         self.count("crash");
         self.take_in()?;

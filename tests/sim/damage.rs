@@ -25,7 +25,9 @@ const MAGIC: &[u8] = b"AKLF";
 /// The bytes of a header of a frame or a marker.
 const HEADER: usize = 64;
 
-/// Where in it the number of entries lies: no other checksum covers that.
+/// Where in it the kind lies, that of a frame, and where the number of entries lies.
+const KIND: usize = 5;
+const FRAME: u8 = 1;
 const ENTRIES: usize = 12;
 
 /// Whether the run of a seed is one of these.
@@ -175,9 +177,18 @@ fn strike(disk: &SimDisk, damage: Damage, lives: &[SimDisk], rng: &mut Rng) -> O
         Damage::HeaderRot => {
             let begins = |at: &usize| bytes[*at..].starts_with(MAGIC);
             let headers: Vec<usize> = (0..bytes.len()).step_by(8).filter(begins).collect();
-            let within = if rng.chance(1, 2) { ENTRIES } else { rng.index(HEADER) };
-            let byte = headers.get(rng.index(headers.len()))? + within;
-            disk.flip_bit(&name, byte as u64, u8::try_from(rng.below(8)).expect("below 8"));
+            let last_frame = headers.iter().rfind(|at| bytes[*at + KIND] == FRAME);
+            let (byte, bit) = match last_frame {
+                // One entry less than there are: the body's checksum does not tell.
+                Some(at) if rng.chance(1, 2) => {
+                    (at + ENTRIES, bytes[at + ENTRIES].trailing_zeros().min(7))
+                }
+                _ => (
+                    headers.get(rng.index(headers.len()))? + rng.index(HEADER),
+                    u32::try_from(rng.below(8)).expect("below 8"),
+                ),
+            };
+            disk.flip_bit(&name, byte as u64, u8::try_from(bit).expect("below 8"));
             byte..byte + 1
         }
         Damage::Cut => {

@@ -269,6 +269,11 @@ impl World {
 
     pub(crate) fn seek(&mut self, rng: &mut Rng) -> Checked {
         let Some(group) = self.draw_group(rng) else { return Ok(()) };
+        self.seek_group(rng, group)
+    }
+
+    /// Moves a group.
+    pub(crate) fn seek_group(&mut self, rng: &mut Rng, group: usize) -> Checked {
         let offsets = self.live().groups[group].topic().offsets();
         let (start, end) = (offsets.start.0, offsets.end.0);
         let (to, target) = match rng.below(4) {

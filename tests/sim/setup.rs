@@ -151,7 +151,7 @@ impl Setup {
                 groups.push(plan);
             }
         }
-        let segment_bytes = [4096, 4096, 8192, 16384, 32768][rng.index(5)];
+        let segment_bytes = [4096, 4096, 4096, 8192, 8192, 16384, 32768][rng.index(7)];
         let retention = rng.below(8);
         let max_age = (retention == 1).then_some(Duration::from_secs(120));
         let retained_bytes = (retention == 2).then_some(segment_bytes * 6);
@@ -167,8 +167,8 @@ impl Setup {
             segment_bytes,
             policy: match rng.below(10) {
                 0 => SyncPolicy::EachAppend,
-                1 => SyncPolicy::Interval { every: Duration::from_millis(500), bytes: 3000 },
-                2 => SyncPolicy::Never,
+                1 | 2 => SyncPolicy::Interval { every: Duration::from_millis(500), bytes: 3000 },
+                3 => SyncPolicy::Never,
                 _ => SyncPolicy::default(),
             },
             media: if rng.chance(1, 3) { Media::WholeSectors } else { Media::PowersafeOverwrite },

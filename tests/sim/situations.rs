@@ -12,12 +12,14 @@ impl World {
     pub(super) fn situation(&mut self, rng: &mut Rng) -> Checked {
         self.count("situation");
         let Some(group) = self.draw_group(rng) else { return Ok(()) };
-        match rng.below(6) {
+        match rng.below(8) {
             0 => self.consume_all(rng)?,
             1 => self.ack_late(rng, group)?,
             2 => self.poll_ahead(rng, group)?,
             3 => self.hold_too_long(rng, group)?,
             4 => self.fail_to_sync(rng)?,
+            5 => self.bury(rng, group)?,
+            6 => self.settle_once(rng, group)?,
             _ => return self.die_and_go_on(rng),
         }
         if self.dead() { Ok(()) } else { self.check_fork(rng, true) }
@@ -43,6 +45,8 @@ impl World {
                 self.ack_all()?;
             }
         }
+        // The acknowledgements ride along, where it takes no sync to write.
+        self.append(rng, false)?;
         if self.goes_on()? { self.maintain() } else { Ok(()) }
     }
 
@@ -86,6 +90,46 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Messages go to the dead letters, and nothing is written behind them.
+    fn bury(&mut self, rng: &mut Rng, group: usize) -> Checked {
+        self.append_batch(rng)?;
+        if self.goes_on()? {
+            self.poll_group(group, 2)?;
+        }
+        while let Some(hand) = self.actor().hands.pop() {
+            if !self.goes_on()? {
+                break;
+            }
+            self.reject_hand(hand)?;
+        }
+        Ok(())
+    }
+
+    /// Messages are settled in one way, and nothing else says so.
+    fn settle_once(&mut self, rng: &mut Rng, group: usize) -> Checked {
+        self.append_batch(rng)?;
+        if !self.goes_on()? {
+            return Ok(());
+        }
+        self.poll_group(group, 3)?;
+        match rng.below(4) {
+            0 => {
+                self.ack_all()?;
+                self.sync()
+            }
+            1 => {
+                self.ack_all()?;
+                self.commit(rng)
+            }
+            2 => {
+                self.ack_all()?;
+                self.seek_group(rng, group)?;
+                if self.goes_on()? { self.append(rng, false) } else { Ok(()) }
+            }
+            _ => self.batch(rng),
+        }
     }
 
     /// A sync fails that nobody's append waits for.

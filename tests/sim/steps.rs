@@ -62,6 +62,20 @@ pub(crate) const COUNTED: [&str; 49] = [
     "wait",
 ];
 
+/// Operations that are followed by a crash more often than others: what they promise is lost
+/// at once or never.
+const PROMISING: [&str; 9] = [
+    "batch",
+    "commit",
+    "commit_through",
+    "exhausted",
+    "maintain",
+    "reject",
+    "seek",
+    "submit",
+    "sync",
+];
+
 impl World {
     /// Runs the operations of the seed, but for those in `skip`.
     pub(super) fn run(&mut self, skip: &BTreeSet<usize>) -> Checked {
@@ -75,8 +89,10 @@ impl World {
             // Each operation has its own numbers, so that leaving one out changes no other.
             let mut rng = Rng::new(mix(seed, 1000 + op as u64));
             self.disk.reseed(rng.next_u64());
+            let before = self.promising();
             self.step(&mut rng)?;
-            self.after(&mut rng)?;
+            let promised = self.promising() > before;
+            self.after(&mut rng, promised)?;
         }
         let mut rng = Rng::new(mix(seed, 3));
         self.crash(&mut rng)?;
@@ -95,7 +111,7 @@ impl World {
         self.acting = acting;
         let role = self.actor().role;
         self.note(|| format!("{acting} ({role:?}):"));
-        match rng.below(104) {
+        match rng.below(108) {
             0..74 => match role {
                 Role::Producer => self.produce(rng),
                 Role::Worker if rng.chance(1, 3) => self.batch(rng),
@@ -179,8 +195,13 @@ impl World {
         }
     }
 
-    /// Sees what became of an operation.
-    pub(super) fn after(&mut self, rng: &mut Rng) -> Checked {
+    /// How many operations there were of which no later one makes the promise again.
+    fn promising(&self) -> u64 {
+        PROMISING.iter().filter_map(|what| self.tally.get(what)).sum()
+    }
+
+    /// Sees what became of an operation, which may have promised something.
+    pub(super) fn after(&mut self, rng: &mut Rng, promised: bool) -> Checked {
         self.take_in()?;
         if self.dead() {
             self.note(|| "  died".to_owned());
@@ -193,7 +214,7 @@ impl World {
                 return if rng.chance(1, 2) { self.crash(rng) } else { self.drop_and_reopen(rng) };
             }
         }
-        if !self.is_branch && rng.chance(1, 12) {
+        if !self.is_branch && rng.chance(1, if promised { 6 } else { 24 }) {
             self.check_fork(rng, false)?;
         }
         Ok(())

@@ -85,7 +85,15 @@ impl SimDisk {
     /// Ends the running process just before its call with the number `call`, counted as
     /// [`SimDisk::calls`] does. The disk stays as it is; follow with a [`SimDisk::crash`].
     pub fn die_at(&self, call: u64) {
-        self.state().dies_at = Some(call);
+        let mut state = self.state();
+        state.dies_at = Some(call);
+        state.syncs_left = None;
+    }
+
+    /// Ends the running process just before it syncs a file or the directory, after `syncs` more
+    /// that succeed: that is when the most is done and the least of it durable.
+    pub fn die_at_sync(&self, syncs: u64) {
+        self.state().syncs_left = Some(syncs);
     }
 
     /// How many calls all processes have made: of the storage, `list`, `create`, `open`,

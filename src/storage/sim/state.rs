@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) capacity: Option<u64>,
     pub(super) faults: BTreeMap<u64, Fault>,
     pub(super) dies_at: Option<u64>,
+    /// How many syncs the process may still do before it dies at the next one.
+    pub(super) syncs_left: Option<u64>,
     pub(super) calls: u64,
     /// The running process; handles of any other are dead.
     pub(super) life: u64,
@@ -51,6 +53,7 @@ impl State {
             capacity: None,
             faults: BTreeMap::new(),
             dies_at: None,
+            syncs_left: None,
             calls: 0,
             life: 1,
             locked: false,
@@ -71,7 +74,9 @@ impl State {
         act: impl FnOnce(&mut Self, Option<Fault>) -> io::Result<T>,
     ) -> io::Result<T> {
         let at = self.calls;
-        if life == self.life && self.dies_at == Some(at) {
+        let syncs = matches!(call, Call::Sync | Call::SyncDirectory);
+        let dies = self.dies_at == Some(at) || (syncs && self.is_last_sync());
+        if life == self.life && dies {
             self.end_life();
         }
         self.check_alive(life)?;
@@ -109,6 +114,17 @@ impl State {
         result
     }
 
+    fn is_last_sync(&mut self) -> bool {
+        match &mut self.syncs_left {
+            None => false,
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+        }
+    }
+
     pub(super) fn check_alive(&self, life: u64) -> io::Result<()> {
         if life == self.life { Ok(()) } else { Err(dead()) }
     }
@@ -142,6 +158,7 @@ impl State {
         self.life += 1;
         self.locked = false;
         self.dies_at = None;
+        self.syncs_left = None;
         self.handles.clear();
     }
 

@@ -145,6 +145,13 @@ impl World {
         Ok(())
     }
 
+    /// Rejects a delivery.
+    pub(crate) fn reject_hand(&mut self, hand: Hand) -> Checked {
+        let current = self.is_current(hand.group, hand.offset, hand.token);
+        let lost = self.is_lost(hand.group, hand.offset);
+        self.reject(hand, current, lost)
+    }
+
     fn reject(&mut self, hand: Hand, current: bool, lost: bool) -> Checked {
         self.count("reject");
         let Hand { group, offset, .. } = hand;
