@@ -239,11 +239,9 @@ fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<
 /// Reads the messages of a plan. On an error, the plan as a whole is to be given back.
 fn read_plan(group: &Group, runtime: &mut Runtime, plan: &Plan) -> Result<Vec<Delivery>> {
     let mut deliveries = Vec::new();
-    let read = read_into(group, runtime, plan, &mut deliveries);
-    if let Err(error) = read {
-        // They must not end their own leases: the group is locked, and the plan ends them.
-        deliveries.into_iter().for_each(Delivery::forget_lease);
-        return Err(error);
+    read_into(group, runtime, plan, &mut deliveries)?;
+    for delivery in &mut deliveries {
+        delivery.settled = false;
     }
     Ok(deliveries)
 }
@@ -307,7 +305,9 @@ fn take(
                 handle: Arc::clone(&group.topic.handle),
                 token,
                 attempt,
-                settled: false,
+                // Until all are read, they must not end their own leases, be it on an error or a
+                // panic: the group is locked, and the plan ends them.
+                settled: true,
             });
         }
         Step::Gone { to } => {

@@ -90,9 +90,16 @@ impl State {
                 }
             }
             Entry::Progress { group, progress } => {
-                self.group_mut(*group)?.progress.apply(progress);
+                let group = self.group_mut(*group)?;
+                check_number(progress.delivered)?;
+                progress.acked.iter().try_for_each(|range| check_number(range.end))?;
+                progress.attempts.iter().try_for_each(|attempt| check_number(attempt.offset))?;
+                group.progress.apply(progress);
             }
-            Entry::Seek { group, to } => self.group_mut(*group)?.progress.seek(*to),
+            Entry::Seek { group, to } => {
+                check_number(*to)?;
+                self.group_mut(*group)?.progress.seek(*to);
+            }
         }
         Ok(())
     }

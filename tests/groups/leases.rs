@@ -5,7 +5,7 @@ use std::time::Duration;
 use ackline::{Error, Explanation, GroupOptions, Offset};
 
 use super::{HOUR, SECOND, with_records};
-use crate::common::{drain, fill, offsets, poll, poll_offsets, poll_one};
+use crate::common::{Machine, drain, fill, offsets, poll, poll_offsets, poll_one, small};
 
 #[test]
 fn nobody_else_gets_a_message_until_its_lease_ends() {
@@ -193,4 +193,21 @@ fn acknowledged_gaps_are_remembered() {
     let again = poll(&group, 5000);
     assert_eq!(again.len(), 2001);
     assert!(offsets(&again[..2000]).iter().all(|offset| offset % 2 == 1));
+}
+
+#[test]
+fn a_poll_in_which_the_storage_panics_does_not_wait_for_itself() {
+    let mut panics = 0;
+    for calls in 0..20 {
+        let machine = Machine::new(1);
+        let log = machine.open(small().recent_bytes(0));
+        let topic = log.topic("t").expect("a topic");
+        fill(&topic, 0..30);
+        let group = topic.group("g").expect("a group");
+        machine.disk.allow_calls(calls);
+        // With messages of one segment in its hands, it meets the panic at those of the next.
+        let poll = std::panic::AssertUnwindSafe(|| group.poll(100, Duration::ZERO));
+        panics += u32::from(std::panic::catch_unwind(poll).is_err());
+    }
+    assert!(panics > 0, "the storage was asked for more than it allowed");
 }

@@ -68,6 +68,7 @@ impl World {
 
     /// Opens the log, perhaps after crashes and faults in the middle of recovery.
     fn recover(&mut self, rng: &mut Rng, mut loss: Loss) -> Checked<Recovered> {
+        self.allow_work();
         self.disk.clear_faults();
         self.disk.die_at(u64::MAX);
         let (mut known, mut crashes) = (None, 0);
@@ -115,15 +116,14 @@ impl World {
         known: &mut Option<usize>,
         dies: bool,
     ) -> Checked {
-        let call = self.disk.calls() + rng.below(25);
         let mut watch = FaultWatch::at(&self.disk);
         if dies {
-            self.plan_death(rng, call);
+            self.plan_death_soon(rng, 25);
         } else {
             let fault = FAULTS[rng.index(FAULTS.len())];
-            watch.plan(&self.disk, call, fault);
+            let when = watch.plan_soon(&self.disk, rng, 25, fault);
             self.count("recovery_fault");
-            self.note(|| format!("  {fault:?} in recovery at call {call}"));
+            self.note(|| format!("  {fault:?} in recovery at {when}"));
         }
         let storage = self.storage_of(&self.disk);
         let opened = self.setup.options(&self.clock).open_on(Arc::clone(&storage));
@@ -165,6 +165,17 @@ impl World {
                 self.note(|| format!("  die after {syncs} syncs"));
                 self.disk.die_at_sync(syncs);
             }
+        }
+    }
+
+    /// Lets the process die at one of the next calls, or at the next one of some kind.
+    pub(crate) fn plan_death_soon(&mut self, rng: &mut Rng, calls: u64) {
+        if rng.chance(1, 2) {
+            let call = self.disk.calls() + rng.below(calls);
+            self.plan_death(rng, call);
+        } else {
+            let when = FaultWatch::default().plan_soon(&self.disk, rng, calls, Fault::Death);
+            self.note(|| format!("  die at {when}"));
         }
     }
 
@@ -211,7 +222,7 @@ impl World {
         if rng.chance(1, 4) {
             self.disk.evict();
         }
-        let goes_on = !drained && rng.chance(1, 8);
+        let goes_on = !drained && rng.chance(1, 6);
         let survey = self.open(rng, crash.into())?;
         if goes_on {
             // Its handles would keep the log open.
@@ -229,6 +240,7 @@ impl World {
 
     fn drain(&mut self, survey: &Survey) -> Checked {
         self.count("drained");
+        self.allow_work();
         self.disk.set_capacity(None);
         let live = self.live.as_ref().expect("it was opened");
         drain(&live.log, survey, &self.model, &self.setup, &self.clock)

@@ -24,7 +24,7 @@ pub(crate) struct Leaving {
 impl World {
     pub(crate) fn poll(&mut self, rng: &mut Rng) -> Checked {
         let Some(group) = self.draw_group(rng) else { return Ok(()) };
-        let max = if rng.chance(1, 3) { 100 } else { 1 + rng.index(6) };
+        let max = if rng.chance(1, 6) { 100 } else { 1 + rng.index(12) };
         self.poll_group(group, max)
     }
 

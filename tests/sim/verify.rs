@@ -150,6 +150,11 @@ fn read_all(id: usize, topic: &Topic, model: &Model, setup: &Setup, read: &mut R
 fn check_group(id: usize, survey: &Survey, model: &Model, setup: &Setup) -> Checked<Vec<bool>> {
     let (group, handle) = (&model.groups[id], &survey.groups[id]);
     let offsets = handle.topic().offsets();
+    if offsets.start.0 > 0 && !setup.lossy && !group.seek_unknown {
+        let last = handle.explain(Offset(offsets.start.0 - 1));
+        let settled = matches!(last, Ok(Explanation::Settled));
+        ensure!(settled, "group {id} has not done with what retention took: {last:?}");
+    }
     let mut settled = vec![true; at(offsets.start.0)];
     for offset in offsets.start.0..offsets.end.0 {
         let done = match handle.explain(Offset(offset)) {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ackline::simulation::{Clock, Counts, Fault, Rng, SimClock, SimDisk, Storage};
+use ackline::simulation::{Call, Clock, Counts, Fault, Rng, SimClock, SimDisk, Storage};
 use ackline::{Error, Group, Log, Stats, Topic};
 
 pub(crate) use self::actors::{Actor, Answer, Hand, Submitted, Task, Waiting, is_done};
@@ -40,6 +40,17 @@ pub(crate) struct Live {
     pub(crate) valid_from: BTreeMap<usize, u64>,
 }
 
+/// The calls whose failures are worth planning by name: the steps of protocols.
+const STEPS: [Call; 7] = [
+    Call::Sync,
+    Call::SyncDirectory,
+    Call::SyncDirectory,
+    Call::Rename,
+    Call::Remove,
+    Call::Create,
+    Call::SetSize,
+];
+
 /// Which faults have been planned, and what has struck.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FaultWatch {
@@ -55,6 +66,26 @@ impl FaultWatch {
     pub(crate) fn plan(&mut self, disk: &SimDisk, call: u64, fault: Fault) {
         disk.fail_at(call, fault);
         self.no_space |= fault == Fault::NoSpace;
+    }
+
+    /// Plans a fault for one of the next `calls` calls, or for the next one of some kind; says
+    /// which.
+    pub(crate) fn plan_soon(
+        &mut self,
+        disk: &SimDisk,
+        rng: &mut Rng,
+        calls: u64,
+        fault: Fault,
+    ) -> String {
+        if rng.chance(1, 2) {
+            let call = disk.calls() + rng.below(calls);
+            self.plan(disk, call, fault);
+            return format!("call {call}");
+        }
+        self.no_space |= fault == Fault::NoSpace;
+        let call = STEPS[rng.index(STEPS.len())];
+        disk.fail_next(call, fault);
+        format!("the next {call:?}")
     }
 
     /// Whether a fault has struck that a call may fail for.
@@ -101,8 +132,6 @@ pub(crate) struct World {
     pub(crate) is_branch: bool,
     /// The position below which segments may have been deleted for the size of the log.
     pub(crate) deleted_for_size: u64,
-    /// The disk is damaged: what is read may be missed, but not without an error.
-    pub(crate) damaged: bool,
 }
 
 /// How a failed call left the log.
@@ -137,7 +166,6 @@ impl World {
             ended: Ended::Open,
             is_branch: false,
             deleted_for_size: u64::MAX,
-            damaged: false,
         }
     }
 
@@ -237,9 +265,8 @@ impl World {
             Fault::Interrupted,
         ];
         let fault = FAULTS[rng.index(FAULTS.len())];
-        let call = self.disk.calls() + rng.below(12);
-        self.watch.plan(&self.disk, call, fault);
-        self.note(|| format!("  plan {fault:?} at call {call}"));
+        let when = self.watch.plan_soon(&self.disk, rng, 12, fault);
+        self.note(|| format!("  plan {fault:?} at {when}"));
     }
 
     pub(crate) fn struck(&self) -> bool {
@@ -253,7 +280,7 @@ impl World {
             return Ok(Failed::Unknown);
         }
         let (struck, tight) = (self.struck(), self.tight || self.setup.max_bytes.is_some());
-        let (no_space, damaged) = (self.watch.no_space, self.damaged);
+        let no_space = self.watch.no_space;
         let live = self.live();
         let was_poisoned = std::mem::replace(&mut live.poisoned, live.log.stats().poisoned);
         if live.poisoned {
@@ -269,8 +296,13 @@ impl World {
                 self.check_reserve(call)?;
                 Ok(Failed::Refused)
             }
+            // A batch may be larger than any segment that the limit allows for.
+            Error::TooLarge { what: "segment for the batch", .. }
+                if self.setup.max_bytes.is_some() =>
+            {
+                Ok(Failed::Refused)
+            }
             Error::Io { .. } if struck => Ok(Failed::Refused),
-            Error::Corrupt { .. } if damaged => Ok(Failed::Refused),
             _ => violation!("{call} failed without a reason: {error} ({error:?})"),
         }
     }
@@ -288,6 +320,7 @@ impl World {
             0 => 0,
             1 => rng.index(PAYLOAD_MAX + 1),
             2 | 3 => rng.index(700),
+            4 => self.brim(rng),
             _ => rng.index(100),
         };
         let mut payload = vec![0; size];
@@ -314,6 +347,22 @@ impl World {
             time_ms: if timed { now - rng.below(60_000) } else { now },
             timed,
         })
+    }
+
+    /// About as many bytes as just fit into the active segment, or just do not.
+    fn brim(&self, rng: &mut Rng) -> usize {
+        let Some((name, bytes)) = self.segments().pop() else { return 0 };
+        let head = self.disk.file(&name).unwrap_or_default();
+        // `docs/format.md` has where a head says how large the checkpoint behind it is.
+        let checkpoint = head.get(68..72).and_then(|field| field.try_into().ok());
+        let frames_at =
+            128 + u32::from_le_bytes(checkpoint.unwrap_or_default()).div_ceil(512) * 512;
+        let base: u64 = name.strip_suffix(".seg").and_then(|base| base.parse().ok()).unwrap_or(0);
+        let written = self.live.as_ref().map_or(base, |live| live.log.stats().written.0);
+        let left = bytes.saturating_sub(u64::from(frames_at) + written.saturating_sub(base));
+        let beside = 100 + if rng.chance(1, 2) { rng.below(1500) } else { rng.below(200) };
+        usize::try_from(left.saturating_sub(beside))
+            .map_or(PAYLOAD_MAX, |size| size.min(PAYLOAD_MAX))
     }
 
     /// The topics that the run has planned and created, not those of dead letters.

@@ -235,7 +235,7 @@ impl World {
     pub(crate) fn append_batch(&mut self, rng: &mut Rng) -> Checked {
         let Some(topic) = self.draw_topic(rng) else { return Ok(()) };
         self.count("append_batch");
-        let count = 1 + rng.index(4);
+        let count = if rng.chance(1, 6) { 8 + rng.index(16) } else { 1 + rng.index(4) };
         let messages: Vec<Rc<Msg>> = (0..count).map(|_| self.draw_message(rng)).collect();
         let next = self.model.topics[topic].len();
         self.note(|| format!("append_batch of {count} to #{topic}, {next}"));

@@ -13,6 +13,8 @@ const ORIGIN_MS: u64 = 1_700_000_000_000;
 #[derive(Clone, Debug, Default)]
 pub struct SimClock {
     nanos: Arc<AtomicU64>,
+    /// How often it was read, and how often it may be; 0 is for ever.
+    readings: Arc<[AtomicU64; 2]>,
 }
 
 impl SimClock {
@@ -28,14 +30,28 @@ impl SimClock {
         #[cfg(shuttle)]
         crate::sync::let_time_pass();
     }
+
+    /// Lets the time be read so often from now on. Once more is a panic: whoever looks again and
+    /// again while it stands still is in a loop that does not end.
+    pub fn allow_readings(&self, readings: u64) {
+        let [read, most] = &*self.readings;
+        most.store(read.load(Ordering::Relaxed).saturating_add(readings), Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        let [read, most] = &*self.readings;
+        let (read, most) = (read.fetch_add(1, Ordering::Relaxed), most.load(Ordering::Relaxed));
+        assert!(read < most || most == 0, "livelock: the time was read {read} times, and no end");
+        self.nanos.load(Ordering::SeqCst)
+    }
 }
 
 impl Clock for SimClock {
     fn monotonic(&self) -> Duration {
-        Duration::from_nanos(self.nanos.load(Ordering::SeqCst))
+        Duration::from_nanos(self.read())
     }
 
     fn wall_ms(&self) -> u64 {
-        ORIGIN_MS + self.nanos.load(Ordering::SeqCst) / 1_000_000
+        ORIGIN_MS + self.read() / 1_000_000
     }
 }

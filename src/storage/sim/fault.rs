@@ -30,9 +30,11 @@ pub enum Fault {
     Death,
 }
 
-/// The calls that are counted.
+/// The calls that are counted, by the methods of [`Storage`](crate::simulation::Storage) and
+/// [`StorageFile`](crate::simulation::StorageFile).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+#[expect(missing_docs, reason = "each is named after the method")]
+pub enum Call {
     List,
     Create,
     Open,

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use self::clock::SimClock;
 pub use self::counts::Counts;
 pub use self::crash::{Crash, SectorFate, Sectors};
-pub use self::fault::Fault;
+pub use self::fault::{Call, Fault};
 use self::handles::SimStorage;
 pub use self::outcome::{Outcome, Unsynced};
 pub use self::rng::Rng;
@@ -62,7 +62,8 @@ impl SimDisk {
     pub fn fork(&self) -> Self {
         let mut state = self.state().clone();
         state.end_life();
-        state.faults.clear();
+        state.clear_faults();
+        state.calls_max = u64::MAX;
         state.counts = Counts::default();
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -108,9 +109,21 @@ impl SimDisk {
         self.state().faults.insert(call, fault);
     }
 
-    /// Drops all plans of [`SimDisk::fail_at`].
+    /// Plans `fault` for the next call of this kind that no other fault strikes.
+    pub fn fail_next(&self, call: Call, fault: Fault) {
+        self.state().next_faults.push((call, fault));
+    }
+
+    /// Drops all plans of [`SimDisk::fail_at`] and [`SimDisk::fail_next`].
     pub fn clear_faults(&self) {
-        self.state().faults.clear();
+        self.state().clear_faults();
+    }
+
+    /// Lets the processes make so many calls from now on. One more is a panic: whoever makes it
+    /// is in a loop that does not end.
+    pub fn allow_calls(&self, calls: u64) {
+        let mut state = self.state();
+        state.calls_max = state.calls.saturating_add(calls);
     }
 
     /// Limits the total of all file sizes. A write that does not fit is short, and one of which

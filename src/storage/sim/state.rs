@@ -27,10 +27,12 @@ pub(super) struct State {
     pub(super) sectors: Sectors,
     pub(super) capacity: Option<u64>,
     pub(super) faults: BTreeMap<u64, Fault>,
+    pub(super) next_faults: Vec<(Call, Fault)>,
     pub(super) dies_at: Option<u64>,
     /// How many syncs the process may still do before it dies at the next one.
     pub(super) syncs_left: Option<u64>,
     pub(super) calls: u64,
+    pub(super) calls_max: u64,
     /// The running process; handles of any other are dead.
     pub(super) life: u64,
     pub(super) locked: bool,
@@ -52,9 +54,11 @@ impl State {
             sectors: Sectors::default(),
             capacity: None,
             faults: BTreeMap::new(),
+            next_faults: Vec::new(),
             dies_at: None,
             syncs_left: None,
             calls: 0,
+            calls_max: u64::MAX,
             life: 1,
             locked: false,
             inodes: BTreeMap::new(),
@@ -81,7 +85,9 @@ impl State {
         }
         self.check_alive(life)?;
         self.calls += 1;
-        let fault = self.faults.remove(&at).filter(|fault| fault.can_strike(call));
+        assert!(at < self.calls_max, "livelock: {at} calls have been made, and no end");
+        let fault = self.faults.remove(&at).or_else(|| self.take_next_fault(call));
+        let fault = fault.filter(|fault| fault.can_strike(call));
         self.trace.mix(call as u64);
         self.trace.mix_all(&arguments);
         let partial = matches!(call, Call::Write | Call::Sync | Call::SyncDirectory);
@@ -123,6 +129,16 @@ impl State {
                 false
             }
         }
+    }
+
+    fn take_next_fault(&mut self, call: Call) -> Option<Fault> {
+        let planned = self.next_faults.iter().position(|planned| planned.0 == call)?;
+        Some(self.next_faults.remove(planned).1)
+    }
+
+    pub(super) fn clear_faults(&mut self) {
+        self.faults.clear();
+        self.next_faults.clear();
     }
 
     pub(super) fn check_alive(&self, life: u64) -> io::Result<()> {

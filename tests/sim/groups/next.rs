@@ -73,6 +73,8 @@ impl World {
                 self.count("next_delivered");
                 self.now() + ends_in
             }
+            // Retention took it from the group while the task slept.
+            Ok(Explanation::Gone) if self.setup.lossy => self.now(),
             // It got the message before the log failed, and can do nothing with it.
             Err(error) => {
                 self.model.slack += 1;

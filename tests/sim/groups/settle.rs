@@ -19,16 +19,24 @@ impl World {
         }
         let hand = self.actor().hands.swap_remove(rng.index(hands));
         let Hand { group, offset, token, .. } = hand;
+        self.settle_hand(rng, hand)?;
+        // Whoever has the message now must still have it.
+        let was_last = self.model.groups[group].get(offset).token == token;
+        if was_last && rng.chance(3, 4) { Ok(()) } else { self.look_at(group, offset) }
+    }
+
+    fn settle_hand(&mut self, rng: &mut Rng, hand: Hand) -> Checked {
+        let Hand { group, offset, token, .. } = hand;
         let current = self.is_current(group, offset, token);
         let until = self.model.groups[group].get(offset).held_until;
         // Retention may have taken it out of its holder's hands.
         let lost = self.is_lost(group, offset);
         let held = current && !lost && until.is_some_and(|until| until > self.now());
         match rng.below(16) {
-            0 => self.retry(rng, hand, current, held),
-            1 => self.release(hand, current, held),
-            2 => self.reject(hand, current, lost),
-            3 => {
+            0 | 1 => self.retry(rng, hand, current, held),
+            2 => self.release(hand, current, held),
+            3 | 4 => self.reject(hand, current, lost),
+            5 | 6 => {
                 self.count("drop");
                 self.note(|| format!("drop {group}/{offset}"));
                 drop(hand);
@@ -37,7 +45,7 @@ impl World {
                 }
                 Ok(())
             }
-            4 => self.extend(rng, hand, current, held),
+            7 => self.extend(rng, hand, current, held),
             _ => self.ack(hand),
         }
     }
@@ -183,6 +191,7 @@ impl World {
         self.model.groups[group].settle(offset, Ack::With(event), now);
         self.model.groups[group].get_mut(offset).letters += 1;
         if !unknown {
+            self.succeeded("reject")?;
             self.promise_by_policy();
         }
         self.open_new_topics()

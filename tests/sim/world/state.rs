@@ -16,6 +16,7 @@ const PROGRESS: [&str; 5] = ["commit", "commit_through", "poll", "next", "sync"]
 impl World {
     /// Takes in what has come about: what is visible is promised, and answers of submits arrive.
     pub(crate) fn take_in(&mut self) -> Checked {
+        self.allow_work();
         if self.live.is_none() {
             return Ok(());
         }

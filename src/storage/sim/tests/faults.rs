@@ -126,6 +126,44 @@ fn a_sync_without_space_may_lose_what_was_to_be_synced() {
 }
 
 #[test]
+fn a_fault_for_the_next_call_of_a_kind_waits_for_it_and_strikes_once() {
+    let disk = disk_with(b"1");
+    let file = open(&disk);
+    disk.fail_next(Call::Rename, Fault::NoSpace);
+    disk.fail_next(Call::Sync, Fault::SyncLost);
+    file.write_at(b"2", 0).unwrap();
+    assert!(file.sync().is_err());
+    file.sync().unwrap();
+    assert_eq!(kind_of(disk.storage().rename("a", "b")), ErrorKind::StorageFull);
+    disk.storage().rename("a", "b").unwrap();
+    assert_eq!((disk.counts().fault_sync_lost, disk.counts().fault_no_space), (1, 1));
+    disk.fail_next(Call::Size, Fault::Io);
+    disk.clear_faults();
+    file.size().unwrap();
+}
+
+#[test]
+#[should_panic(expected = "livelock")]
+fn more_calls_than_are_allowed_are_a_livelock() {
+    let disk = disk_with(b"1");
+    let file = open(&disk);
+    disk.allow_calls(2);
+    file.size().unwrap();
+    file.size().unwrap();
+    drop(file.size());
+}
+
+#[test]
+#[should_panic(expected = "livelock")]
+fn more_readings_of_a_clock_than_are_allowed_are_a_livelock() {
+    let clock = SimClock::new();
+    clock.now();
+    clock.allow_readings(3);
+    clock.now();
+    clock.now();
+}
+
+#[test]
 fn a_failed_write_may_have_done_a_part() {
     let mut done = HashSet::new();
     for seed in 0..200 {
