@@ -12,6 +12,7 @@ mod batch;
 )]
 mod clock;
 mod commit;
+mod draws;
 mod error;
 mod format;
 mod group;

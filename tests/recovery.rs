@@ -330,3 +330,64 @@ fn a_frame_of_another_history_is_found_by_what_follows_it() {
         assert_eq!(reader.next().expect("a message").expect("whole").payload(), payload(3));
     }
 }
+
+/// Two processes that went on from the same log after a crash: each wrote the newest segment anew,
+/// under the same name, and put another frame behind the same ones. Returns their machines.
+fn two_lives(seeds: [u64; 2]) -> [Machine; 2] {
+    let machine = Machine::new(1);
+    let log = machine.open(small());
+    fill(&topic(&log), 0..3);
+    machine.disk.kill();
+    drop(log);
+    [(seeds[0], 4), (seeds[1], 3)].map(|(seed, number)| {
+        let life = machine.fork();
+        let log = life.try_open_with(small(), seed).expect("opens");
+        assert!(log.report().rewritten_bytes > 0, "the segment is made again");
+        fill(&topic(&log), number..number + 1);
+        life.disk.kill();
+        drop(log);
+        life
+    })
+}
+
+/// The first sector in which two files differ from `from` on.
+fn other_sector(bytes: &[u8], other: &[u8], from: usize) -> usize {
+    let mut sectors = (from..bytes.len()).step_by(512);
+    sectors.find(|&at| bytes[at..at + 512] != other[at..at + 512]).expect("they differ")
+}
+
+#[test]
+fn what_another_file_held_on_these_blocks_is_not_taken_for_a_frame_of_this_one() {
+    let mut held = Vec::new();
+    for seeds in [[5, 5], [5, 6]] {
+        let [other, machine] = two_lives(seeds);
+        let (name, bytes) = machine.segments().pop().expect("a segment");
+        let old = other.disk.file(&name).expect("both have the same segment");
+        // The write of the last frame is torn, and leaves what was there before.
+        let frame = bytes.windows(8).position(|bytes| bytes == b"record 3").expect("the frame");
+        let header = bytes[..frame].windows(4).rposition(|bytes| bytes == b"AKLF");
+        let torn = header.expect("a header")..bytes.len() - 1024;
+        machine.disk.overwrite(&name, torn.start as u64, &old[torn]);
+        let log = machine.try_open_with(small(), 7).expect("opens");
+        held.push(read_all(&topic(&log)));
+    }
+    let expected: Vec<_> = (0..3).map(payload).collect();
+    // With the same salt in both, the frame fits: that is what salts are for.
+    assert!(held[0] == [&expected[..], &[payload(4)]].concat());
+    assert!(held[1] == expected, "{} records", held[1].len());
+}
+
+#[test]
+fn the_head_of_another_file_is_found_and_salvage_loses_nothing() {
+    let [other, machine] = two_lives([5, 6]);
+    let (name, bytes) = machine.segments().pop().expect("a segment");
+    let old = other.disk.file(&name).expect("both have the same segment");
+    assert_eq!(other_sector(&bytes, &old, 0), 0, "their heads differ");
+    machine.disk.overwrite(&name, 0, &old[..512]);
+    let refused = machine.try_open(small());
+    assert!(matches!(&refused, Err(Error::Corrupt { byte: 88, .. })), "{refused:?}");
+    let report = salvage_on(&*machine.disk.storage()).expect("salvages");
+    assert_eq!(report.quarantined.len(), 1);
+    let log = machine.open(small());
+    assert_eq!(read_all(&topic(&log)), (0..4).map(payload).collect::<Vec<_>>());
+}

@@ -11,7 +11,7 @@ const LINES_MAX: usize = 500;
 /// folder, and in the layers marked so, from its neighbours.
 const LAYERS: &[(&[&str], bool)] = &[
     (&["error", "offset", "mutant"], true),
-    (&["clock", "sync", "storage", "format"], true),
+    (&["clock", "sync", "storage", "format", "draws"], true),
     (&["state"], false),
     (&["segment"], false),
     (&["watermark", "pending"], false),

@@ -137,7 +137,7 @@ impl Commits {
         } else if mutant::on(Mutant::WatermarkMissing) {
             durable = Position(0);
         }
-        let tail = finish_frames(gather, writer.tail, durable);
+        let tail = finish_frames(gather, writer.tail, durable, active.segment.head.salt);
         let at = active.segment.file_at(gather.start);
         debug_assert!(gather.end() <= active.segment.room_end(), "admission left room");
         write_full(&*active.segment.file, &gather.bytes, at)
@@ -198,7 +198,8 @@ impl Commits {
     fn publish(&self, writer: &mut Writer, gather: Gather) -> Vec<(Arc<TopicRuntime>, u64)> {
         let (start, end) = (gather.start, gather.end());
         let buffer = Shared::Memory(Arc::new(gather.bytes));
-        self.segments.recent.push(Chunk { buffer, origin: 0, start, end, trusted: true });
+        let salt = self.segments.active().segment.head.salt;
+        self.segments.recent.push(Chunk { buffer, origin: 0, start, end, trusted: true, salt });
         if self.marks.visible() < end {
             writer.unsynced.extend(gather.touched.into_iter().map(|topic| (end, topic)));
             return Vec::new();
@@ -286,6 +287,7 @@ fn finish_frames(
     gather: &mut Gather,
     mut tail: crate::segment::Tail,
     durable: Position,
+    salt: u32,
 ) -> crate::segment::Tail {
     for i in 0..gather.frames.len() {
         let frame = gather.frames[i];
@@ -302,7 +304,7 @@ fn finish_frames(
             body_checksum: crc32fast::hash(body),
             durable,
         };
-        tail.chain = encoded.encode(header);
+        tail.chain = encoded.encode(header, salt);
         tail.sequence += 1;
     }
     tail

@@ -20,6 +20,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::draws::Draws;
 use crate::error::{Error, Result};
 use crate::format::frame::Kind;
 use crate::mutant::{self, Mutant};
@@ -128,6 +129,7 @@ pub(crate) struct Commits {
     pub(crate) latch: PoisonLatch,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Arc<dyn Clock>,
+    draws: Draws,
     pub(crate) config: Config,
     pub(crate) counters: Counters,
     /// The background committer has something to do.
@@ -178,12 +180,13 @@ pub(crate) struct Resume {
     pub(crate) segments: Segments,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) draws: Draws,
     pub(crate) config: Config,
 }
 
 impl Commits {
     pub(crate) fn new(resume: Resume) -> Self {
-        let Resume { mut core, tail, segments, storage, clock, config } = resume;
+        let Resume { mut core, tail, segments, storage, clock, draws, config } = resume;
         core.one_by_one = config.policy == SyncPolicy::EachAppend;
         let marks = Watermarks::new(core.end, config.policy == SyncPolicy::Never);
         let last_write = clock.monotonic();
@@ -203,6 +206,7 @@ impl Commits {
             latch: PoisonLatch::default(),
             storage,
             clock,
+            draws,
             config,
             counters: Counters::default(),
             work: Signal::default(),

@@ -148,6 +148,7 @@ impl Commits {
             epoch: writer.tail.epoch,
             chain: writer.tail.chain,
             created_ms: self.clock.wall_ms(),
+            salt: self.draws.salt(),
         };
         // Until the spare is renamed, its name is taken: nobody may prepare the next one.
         let (spare, preparing) = self.take_spare();
@@ -159,10 +160,12 @@ impl Commits {
         if marks && mutant::on(Mutant::SealedTooEarly) {
             writer::mark(&old.segment, &sealed).map_err(|error| self.latch.set(&error))?;
         }
-        let segment = match writer::activate(&*self.storage, spare, &start, checkpoint, None) {
-            Ok(segment) => segment,
-            Err(error) => return Err(self.after_failed_switch(&file_name, needed, &error)),
-        };
+        let segment =
+            match writer::activate(&*self.storage, spare, &start, checkpoint, &[], &start.marker())
+            {
+                Ok(segment) => segment,
+                Err(error) => return Err(self.after_failed_switch(&file_name, needed, &error)),
+            };
         drop(preparing);
         drop(syncing);
         // From here on the new segment is the newest. The marker lets a reader of the old one

@@ -1,8 +1,9 @@
 //! Frames: the atomic unit of write, of recovery and of replication; and markers, which hold no
 //! entries and are overwritten by the next frame.
 //!
-//! A header proves four things: that it is whole (`header_checksum`), that it is where it was
-//! meant to be (`position`), that nothing is missing before it (`previous`, the identity of the
+//! A header proves five things: that it is whole (`header_checksum`), that it was written to this
+//! file (the file's salt is part of that checksum), that it is where it was meant to be
+//! (`position`), that nothing is missing before it (`previous`, the identity of the
 //! frame before), and that its body is whole (`body_checksum`). It also carries the durable
 //! watermark that was known when it was written: by it, recovery tells a torn tail from a
 //! damaged middle. The watermark is the writer's own, so it is not part of the frame's identity.
@@ -109,8 +110,8 @@ pub(crate) enum Bad {
 
 impl Header {
     /// Writes the header to the first [`HEADER_BYTES`] of `out` and returns its identity, by
-    /// which the next frame refers to it.
-    pub(crate) fn encode(&self, out: &mut [u8]) -> u32 {
+    /// which the next frame refers to it. `salt` is that of the file.
+    pub(crate) fn encode(&self, out: &mut [u8], salt: u32) -> u32 {
         let (kind, flags) = self.kind.code();
         out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
         out[4] = VERSION;
@@ -126,20 +127,21 @@ impl Header {
         out[48..56].copy_from_slice(&self.durable.0.to_le_bytes());
         let identity = crc32fast::hash(&out[..48]);
         out[56..60].copy_from_slice(&identity.to_le_bytes());
-        let checksum = crc32fast::hash(&out[..60]);
+        let checksum = crc32fast::hash(&out[..60]) ^ salt;
         out[60..64].copy_from_slice(&checksum.to_le_bytes());
         identity
     }
 
-    /// Reads a header and its identity from the start of `bytes`.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, u32), Bad> {
+    /// Reads a header and its identity from the start of `bytes`, which lie in a file with this
+    /// salt.
+    pub(crate) fn decode(bytes: &[u8], salt: u32) -> Result<(Self, u32), Bad> {
         let Some(bytes) = bytes.get(..HEADER_BYTES) else { return Err(Bad::Short) };
         let magic = u32_at(bytes, 0);
         if magic != MAGIC {
             let zero = bytes.iter().all(|byte| *byte == 0);
             return Err(if zero { Bad::Zero } else { Bad::Magic { found: magic } });
         }
-        let (expected, found) = (crc32fast::hash(&bytes[..60]), u32_at(bytes, 60));
+        let (expected, found) = (crc32fast::hash(&bytes[..60]) ^ salt, u32_at(bytes, 60));
         if expected != found && !mutant::on(Mutant::SkipHeaderChecksum) {
             return Err(Bad::Checksum { expected, found });
         }
@@ -167,6 +169,21 @@ impl Header {
         Ok((header, u32_at(bytes, 56)))
     }
 
+    /// The salt of the file in which a header was written, if these bytes are one.
+    pub(crate) fn salt_of(bytes: &[u8]) -> Option<u32> {
+        let bytes = bytes.get(..HEADER_BYTES)?;
+        // The identity has no salt in it.
+        let is_whole =
+            u32_at(bytes, 0) == MAGIC && crc32fast::hash(&bytes[..48]) == u32_at(bytes, 56);
+        is_whole.then(|| crc32fast::hash(&bytes[..60]) ^ u32_at(bytes, 60))
+    }
+
+    /// Makes a header that was read from a file with one salt one of a file with another.
+    pub(crate) fn salt_anew(bytes: &mut [u8], from: u32, to: u32) {
+        let checksum = u32_at(bytes, 60) ^ from ^ to;
+        bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+    }
+
     /// The bytes of header and body together.
     pub(crate) fn frame_bytes(&self) -> u64 {
         HEADER_BYTES as u64 + u64::from(self.body_bytes)
@@ -177,6 +194,8 @@ impl Header {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const SALT: u32 = 0x5a17_0001;
 
     fn header(kind: Kind) -> Header {
         let frame = kind == Kind::Frame;
@@ -198,43 +217,59 @@ mod tests {
         let markers = [Kind::Idle, Kind::Closed, Kind::Opened, Kind::Sealed, Kind::Gap];
         for kind in markers.into_iter().chain([Kind::Frame]) {
             let mut bytes = [0; HEADER_BYTES];
-            let identity = header(kind).encode(&mut bytes);
-            assert_eq!(Header::decode(&bytes), Ok((header(kind), identity)));
+            let identity = header(kind).encode(&mut bytes, SALT);
+            assert_eq!(Header::decode(&bytes, SALT), Ok((header(kind), identity)));
         }
     }
 
     #[test]
     fn no_flipped_bit_of_a_header_goes_unnoticed() {
         let mut bytes = [0; HEADER_BYTES];
-        header(Kind::Frame).encode(&mut bytes);
+        header(Kind::Frame).encode(&mut bytes, SALT);
         for bit in 0..HEADER_BYTES * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(Header::decode(&damaged).is_err(), "bit {bit}");
+            assert!(Header::decode(&damaged, SALT).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_header_of_another_file_is_none_of_this_one() {
+        let mut bytes = [0; HEADER_BYTES];
+        let identity = header(Kind::Frame).encode(&mut bytes, SALT);
+        for bit in 0..32 {
+            let other = SALT ^ (1 << bit);
+            assert!(matches!(Header::decode(&bytes, other), Err(Bad::Checksum { .. })));
+            let mut moved = bytes;
+            Header::salt_anew(&mut moved, SALT, other);
+            assert_eq!(Header::decode(&moved, other), Ok((header(Kind::Frame), identity)));
+            assert_eq!(Header::salt_of(&moved), Some(other));
+        }
+        bytes[20] ^= 1;
+        assert_eq!(Header::salt_of(&bytes), None);
     }
 
     #[test]
     fn the_identity_leaves_out_the_watermark_alone() {
         let mut bytes = [0; HEADER_BYTES];
-        let identity = header(Kind::Frame).encode(&mut bytes);
+        let identity = header(Kind::Frame).encode(&mut bytes, SALT);
         let moved = Header { durable: Position(1), ..header(Kind::Frame) };
-        assert_eq!(moved.encode(&mut bytes), identity);
+        assert_eq!(moved.encode(&mut bytes, SALT), identity);
         let other = Header { epoch: 4, ..header(Kind::Frame) };
-        assert_ne!(other.encode(&mut bytes), identity);
+        assert_ne!(other.encode(&mut bytes, SALT), identity);
     }
 
     #[test]
     fn zeros_are_told_from_garbage() {
-        assert_eq!(Header::decode(&[0; HEADER_BYTES]), Err(Bad::Zero));
-        assert_eq!(Header::decode(&[0; 10]), Err(Bad::Short));
-        assert!(matches!(Header::decode(&[7; HEADER_BYTES]), Err(Bad::Magic { .. })));
+        assert_eq!(Header::decode(&[0; HEADER_BYTES], SALT), Err(Bad::Zero));
+        assert_eq!(Header::decode(&[0; 10], SALT), Err(Bad::Short));
+        assert!(matches!(Header::decode(&[7; HEADER_BYTES], SALT), Err(Bad::Magic { .. })));
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(Header::decode(&bytes).is_err());
+            prop_assert!(Header::decode(&bytes, SALT).is_err());
         }
     }
 }

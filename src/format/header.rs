@@ -11,6 +11,9 @@ use crate::offset::{NUMBER_MAX, Position};
 /// The fixed part; the checkpoint follows it.
 pub(crate) const FIXED_BYTES: usize = 128;
 
+/// The byte of the file at which the salt lies.
+pub(crate) const SALT_AT: u64 = 88;
+
 const MAGIC: u32 = u32::from_le_bytes(*b"AKLS");
 const NO_PREVIOUS: u64 = u64::MAX;
 
@@ -35,6 +38,9 @@ pub(crate) struct SegmentHead {
     /// The size that the file was made with. While the segment is written to, a smaller file
     /// was cut from outside: what was behind may have been promised.
     pub(crate) file_bytes: u64,
+    /// Drawn for each file; it goes into the checksum of every header in it. So what another
+    /// file held, one that lay on the same blocks even, is never taken for a part of this one.
+    pub(crate) salt: u32,
 }
 
 impl SegmentHead {
@@ -61,6 +67,7 @@ impl SegmentHead {
         out[72..76].copy_from_slice(&self.checkpoint_entries.to_le_bytes());
         out[76..80].copy_from_slice(&self.checkpoint_checksum.to_le_bytes());
         out[80..88].copy_from_slice(&self.file_bytes.to_le_bytes());
+        out[88..92].copy_from_slice(&self.salt.to_le_bytes());
         let checksum = crc32fast::hash(&out[..FIXED_BYTES - 4]);
         out[FIXED_BYTES - 4..FIXED_BYTES].copy_from_slice(&checksum.to_le_bytes());
         out[FIXED_BYTES..FIXED_BYTES + checkpoint.len()].copy_from_slice(checkpoint);
@@ -109,6 +116,7 @@ impl SegmentHead {
             checkpoint_entries: u32_at(bytes, 72),
             checkpoint_checksum: u32_at(bytes, 76),
             file_bytes: u64_at(bytes, 80),
+            salt: u32_at(bytes, 88),
         })
     }
 }
@@ -135,6 +143,7 @@ mod tests {
             checkpoint_entries: 3,
             checkpoint_checksum: 5,
             file_bytes: 65_536,
+            salt: 0x5a17_5a17,
         }
     }
 

@@ -182,7 +182,7 @@ impl Group {
     pub fn commit_through(&self, offset: Offset) -> Result<()> {
         self.topic.shared().check_open()?;
         let offsets = self.topic.offsets();
-        if offset >= offsets.end {
+        if offset >= offsets.end && !mutant::on(Mutant::CommitAboveVisible) {
             let (start, end) = (offsets.start, offsets.end);
             return Err(Error::OffsetOutOfRange { offset, start, end });
         }

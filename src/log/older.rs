@@ -86,7 +86,7 @@ pub(super) fn seal_previous(
     let mut bytes = [0; HEADER_BYTES];
     let read = read_full(&*previous.file, &mut bytes, previous.file_at(newest.base))
         .map_err(|e| Error::io("read", &previous.name, e))?;
-    match Header::decode(&bytes[..read]) {
+    match Header::decode(&bytes[..read], previous.head.salt) {
         Ok((found, _)) if found.kind == Kind::Sealed && found.position == newest.base => Ok(()),
         _ => {
             let tail = Tail { sequence: newest.sequence, chain: newest.chain, epoch: newest.epoch };

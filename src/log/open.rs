@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::commit::queue::Core;
 use crate::commit::{Commits, Config, FIRST_SEGMENT_BYTES, Resume};
+use crate::draws::Draws;
 use crate::error::{Error, Result};
-use crate::format::frame::{HEADER_BYTES, Kind};
-use crate::format::header::frames_at;
+use crate::format::frame::{HEADER_BYTES, Header, Kind};
+use crate::format::header::{SALT_AT, frames_at};
 use crate::format::name::{self, FileKind};
 use crate::mutant::{self, Mutant};
 use crate::offset::Position;
@@ -54,6 +55,7 @@ pub(super) fn open(
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
 ) -> Result<(Shared, OpenReport)> {
+    let draws = Draws::new(options.seed);
     let guard = lock(&*storage, options.lock_timeout, options.background)?;
     let mut listing = list(&*storage)?;
     // A name that is listed need not be on the disk: the process before may have ended, or seen
@@ -67,16 +69,16 @@ pub(super) fn open(
         storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;
     }
     let recovered = if listing.bases.is_empty() {
-        create(&*storage, &listing, &options, &*clock)?
+        create(&*storage, &listing, &options, (&*clock, &draws))?
     } else {
-        recover(&*storage, &listing, &options, &*clock)?
+        recover(&*storage, &listing, &options, (&*clock, &draws))?
     };
     seal_previous(&*storage, &recovered.bases, &recovered.active.segment.head, options.media)?;
     let mut report = recovered.report.clone();
     report.removed_files = removed_files;
     report.foreign_files = listing.foreign;
     report.segments = recovered.bases.len();
-    let shared = assemble(recovered, options, storage, clock, guard)?;
+    let shared = assemble(recovered, options, storage, (clock, draws), guard)?;
     Ok((shared, report))
 }
 
@@ -126,7 +128,7 @@ fn create(
     storage: &dyn Storage,
     listing: &Listing,
     options: &Options,
-    clock: &dyn Clock,
+    (clock, draws): (&dyn Clock, &Draws),
 ) -> Result<Recovered> {
     if let Some(index) = listing.indexes.first() {
         let file = name::segment(*index);
@@ -140,15 +142,17 @@ fn create(
     let bytes = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
     let spare = writer::prepare(storage, &name::unfinished(base), bytes)?;
     let start = Start {
-        log_id: draw_id(options.seed),
+        // By it, segments of another log are told apart.
+        log_id: u128::from(draws.draw()) | u128::from(draws.draw()) << 64,
         base,
         previous_base: None,
         sequence: 0,
         epoch: 0,
         chain: 0,
         created_ms: clock.wall_ms(),
+        salt: draws.salt(),
     };
-    let segment = writer::activate(storage, spare, &start, &(Vec::new(), 0), None)?;
+    let segment = writer::activate(storage, spare, &start, &(Vec::new(), 0), &[], &start.marker())?;
     Ok(Recovered {
         bases: vec![base],
         active: Active {
@@ -175,27 +179,11 @@ fn report(ending: Ending) -> OpenReport {
     }
 }
 
-/// Draws the log's identity, by which segments of another log are told apart.
-fn draw_id(seed: Option<u64>) -> u128 {
-    use std::hash::{BuildHasher, RandomState};
-    let draw = |n: u64| match seed {
-        // SplitMix64's increment and finalizer spread neighbouring seeds.
-        Some(seed) => {
-            let z = seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        }
-        None => RandomState::new().hash_one(n),
-    };
-    u128::from(draw(1)) | u128::from(draw(2)) << 64
-}
-
 fn recover(
     storage: &dyn Storage,
     listing: &Listing,
     options: &Options,
-    clock: &dyn Clock,
+    (clock, draws): (&dyn Clock, &Draws),
 ) -> Result<Recovered> {
     let (newest, older) = listing.bases.split_last().expect("there are segments");
     let (segment, checkpoint) = open_segment(storage, *newest)?;
@@ -209,6 +197,11 @@ fn recover(
         Verdict::Damaged { at, durable, expected, found } => {
             let expected = format!("{expected} (all below position {durable} was promised)");
             Err(Error::corrupt(&segment.name, segment.file_at(at), expected, found))
+        }
+        Verdict::Foreign { salt } => {
+            let expected = format!("the salt of the headers in the file, {salt:08x}");
+            let found = format!("{:08x}", segment.head.salt);
+            Err(Error::corrupt(&segment.name, SALT_AT, expected, found))
         }
         Verdict::Missing { base } => {
             let file = name::segment(base);
@@ -234,7 +227,7 @@ fn recover(
             report.rewritten_bytes = end.0 - durable.0;
             report.dropped_torn_tail = scanned.rest_is_dirty;
             let part = Part { segment, checkpoint, durable, scanned };
-            let (segment, state) = rewrite(storage, &part, options, clock)?;
+            let (segment, state) = rewrite(storage, &part, options, (clock, draws))?;
             let bases = older.iter().copied();
             let kept = (segment.base() > part.segment.base()).then_some(part.segment.base());
             let bases = bases.chain(kept).chain([segment.base()]).collect();
@@ -299,13 +292,27 @@ fn prove(part: &Part, until: Position) -> Result<(Scan, State)> {
     Ok((proven, replay.state))
 }
 
+/// Makes the frames and gaps from `base` on those of a file with another salt. They have just
+/// been read, so they are whole.
+fn salt_anew(frames: &mut [u8], base: Position, from: u32, to: u32) {
+    let mut at = 0;
+    while let Some(rest) = frames.get_mut(at..).filter(|rest| !rest.is_empty()) {
+        let Ok((header, _)) = Header::decode(rest, from) else { return };
+        Header::salt_anew(rest, from, to);
+        at = match header.kind {
+            Kind::Gap => crate::segment::chunk::usize_of(header.durable.0 - base.0),
+            _ => at + crate::segment::chunk::usize_of(header.frame_bytes()),
+        };
+    }
+}
+
 /// Moves what is not proven to be durable to a new segment, and syncs it there: what was read
 /// may have come from cached pages that the disk never got.
 fn rewrite(
     storage: &dyn Storage,
     part: &Part,
     options: &Options,
-    clock: &dyn Clock,
+    (clock, draws): (&dyn Clock, &Draws),
 ) -> Result<(Segment, State)> {
     let old = &part.segment;
     let (mut proven, mut state) = prove(part, part.durable)?;
@@ -337,7 +344,9 @@ fn rewrite(
         epoch: proven.tail.epoch,
         chain: proven.tail.chain,
         created_ms: if moves_whole_segment { old.head.created_ms } else { clock.wall_ms() },
+        salt: draws.salt(),
     };
+    salt_anew(&mut tail, base, old.head.salt, start.salt);
     let needed = writer::file_bytes_for(frames_at(checkpoint.len()), bytes as u64);
     let room = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
     let temporary = name::unfinished(base);
@@ -349,8 +358,7 @@ fn rewrite(
     if mutant::on(Mutant::CutBeforeCopy) && !moves_whole_segment {
         old.file.set_size(old.file_at(base)).map_err(|e| Error::io("cut", &old.name, e))?;
     }
-    let segment =
-        writer::activate(storage, spare, &start, &(checkpoint, entries), Some((&tail, &idle)))?;
+    let segment = writer::activate(storage, spare, &start, &(checkpoint, entries), &tail, &idle)?;
     if !moves_whole_segment {
         // The new segment is in place: what lies behind its base in the old one is a copy.
         if options.media.may_mark(old, base) {
@@ -367,7 +375,7 @@ fn assemble(
     recovered: Recovered,
     options: Options,
     storage: Arc<dyn Storage>,
-    clock: Arc<dyn Clock>,
+    (clock, draws): (Arc<dyn Clock>, Draws),
     guard: Box<dyn LockGuard>,
 ) -> Result<Shared> {
     let Recovered { bases, active, state, tail, end, .. } = recovered;
@@ -399,7 +407,7 @@ fn assemble(
         batch_bytes_max: options.batch_bytes_max,
         max_bytes: options.max_bytes,
     };
-    let commits = Commits::new(Resume { core, tail, segments, storage, clock, config });
+    let commits = Commits::new(Resume { core, tail, segments, storage, clock, draws, config });
     if !options.media.may_mark(&commits.segments.active().segment, end) {
         // The end shares a sector with records that are safe; the next write must not touch it.
         commits.roll_now()?;

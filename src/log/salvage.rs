@@ -5,6 +5,7 @@
 //! is, so positions and offsets keep their meaning. Nothing is deleted: a file that is replaced
 //! is first copied to the directory `quarantine`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -200,7 +201,8 @@ impl Salvage<'_> {
                 let sealed = scanned.stop == Stop::Marker(Kind::Sealed);
                 let is_cut = segment.file_bytes < segment.head.file_bytes;
                 let contradicted = matches!(scanned.stop, Stop::Contradicted { .. });
-                scanned.durable <= scanned.end && !sealed && !is_cut && !contradicted
+                let vouched = scanned.durable <= scanned.end && scanned.other_salt.is_none();
+                vouched && !sealed && !is_cut && !contradicted
             }
         };
         if is_whole {
@@ -223,7 +225,8 @@ impl Salvage<'_> {
             Some((segment, checkpoint)) => (segment.head, checkpoint),
             None => self.new_head(previous, base)?,
         };
-        let (runs, evidence) = find_frames(&old, base, next);
+        head.salt = find_salt(&old, head.salt);
+        let (runs, evidence) = find_frames(&old, base, next, head.salt);
         let runs = consistent(runs);
         let after_last = runs.last().map_or(base, |run| run.position.plus(run.bytes as u64));
         // Where promised frames at the very end are lost, the log goes on behind them.
@@ -248,7 +251,7 @@ impl Salvage<'_> {
                 continue;
             }
             if run.position > at {
-                self.lose(&mut new, &file_name, file_at(at), at, run.position, &tail);
+                self.lose(&mut new, &file_name, file_at(at), (at, run.position), &tail, head.salt);
             }
             let to = file_at(run.position);
             new[to..to + run.bytes].copy_from_slice(&old[run.at..run.at + run.bytes]);
@@ -257,12 +260,15 @@ impl Salvage<'_> {
             tail = Tail { sequence, chain: run.identity, epoch };
         }
         if at < end {
-            self.lose(&mut new, &file_name, file_at(at), at, end, &tail);
+            self.lose(&mut new, &file_name, file_at(at), (at, end), &tail, head.salt);
         }
         if let Some(next) = next {
             let mut sealed = [0; HEADER_BYTES];
-            marker(Kind::Sealed, next, &tail, next).encode(&mut sealed);
+            marker(Kind::Sealed, next, &tail, next).encode(&mut sealed, head.salt);
             new[file_at(next)..file_at(next) + HEADER_BYTES].copy_from_slice(&sealed);
+        } else {
+            // It says, too, that the salt of the head is that of the file.
+            marker(Kind::Idle, end, &tail, end).encode(&mut new[file_at(end)..], head.salt);
         }
         if lost_before == self.report.lost.len() {
             // The frames are whole: what is missing is the segment that followed.
@@ -282,12 +288,12 @@ impl Salvage<'_> {
         new: &mut [u8],
         file: &str,
         file_at: usize,
-        from: Position,
-        to: Position,
+        (from, to): (Position, Position),
         tail: &Tail,
+        salt: u32,
     ) {
         // Frames are at least as long as a header, so the marker fits into what is lost.
-        marker(Kind::Gap, from, tail, to).encode(&mut new[file_at..file_at + HEADER_BYTES]);
+        marker(Kind::Gap, from, tail, to).encode(&mut new[file_at..], salt);
         self.report.lost.push(Lost { file: file.to_owned(), from, to });
     }
 
@@ -307,6 +313,7 @@ impl Salvage<'_> {
             epoch: self.tail.epoch,
             chain: self.tail.chain,
             created_ms: 0,
+            salt: 0,
         };
         // The size is known once the frames are found.
         let head = start.head(&checkpoint, entries, 0)?;
@@ -374,16 +381,35 @@ fn consistent(runs: Vec<Run>) -> Vec<Run> {
     kept
 }
 
+/// The salt of most of the headers in a file, or what its head says if there is one with that.
+fn find_salt(bytes: &[u8], said: u32) -> u32 {
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    for at in (0..bytes.len()).step_by(ALIGNMENT) {
+        if let Some(salt) = Header::salt_of(&bytes[at..]) {
+            *counts.entry(salt).or_default() += 1;
+        }
+    }
+    if counts.contains_key(&said) {
+        return said;
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map_or(said, |(salt, _)| salt)
+}
+
 /// All whole frames of a file that lie where they belong, whatever lies between them, and the
 /// highest watermark that any header in it carries.
-fn find_frames(bytes: &[u8], base: Position, next: Option<Position>) -> (Vec<Run>, Position) {
+fn find_frames(
+    bytes: &[u8],
+    base: Position,
+    next: Option<Position>,
+    salt: u32,
+) -> (Vec<Run>, Position) {
     let (mut runs, mut evidence) = (Vec::new(), base);
     // Where frames begin in the file is known once the first header is found.
     let mut offset: Option<u64> = None;
     let mut at = 0;
     while at + HEADER_BYTES <= bytes.len() {
         let header = (bytes[at..at + 4] == MAGIC.to_le_bytes())
-            .then(|| Header::decode(&bytes[at..]).ok())
+            .then(|| Header::decode(&bytes[at..], salt).ok())
             .flatten()
             .filter(|(header, _)| header.position >= base)
             .filter(|(header, _)| {

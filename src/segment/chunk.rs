@@ -40,6 +40,8 @@ pub(crate) struct Chunk {
     pub(crate) end: Position,
     /// Written by this process and still in memory: there is nothing to verify.
     pub(crate) trusted: bool,
+    /// That of the file.
+    pub(crate) salt: u32,
 }
 
 /// A frame within a chunk.
@@ -78,7 +80,7 @@ impl Chunk {
             return Ok(At::Cut);
         }
         let byte = file_at + (at.0 - self.start.0);
-        let header = match Header::decode(&self.buffer[from..until]) {
+        let header = match Header::decode(&self.buffer[from..until], self.salt) {
             Ok((header, _)) if header.position == at && header.kind == Kind::Frame => header,
             Ok((header, _)) if mutant::on(Mutant::SkipPositionCheck) => header,
             Ok((header, _)) if header.position == at && header.kind == Kind::Gap => {

@@ -23,7 +23,7 @@ use index::SegmentIndex;
 use sealed::Sealed;
 
 /// How many copies of a marker lie at the end of a file, each at the beginning of a sector.
-pub(crate) const ECHOES: u64 = 2;
+pub(crate) const ECHOES: usize = 2;
 
 /// What the next frame continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Segment {
     /// The byte of the file behind which only echoes lie.
     pub(crate) fn echoes_at(&self) -> u64 {
         let sectors = (self.file_bytes.saturating_sub(HEADER_BYTES as u64)) / SECTOR_BYTES as u64;
-        (sectors + 1).saturating_sub(ECHOES) * SECTOR_BYTES as u64
+        (sectors + 1).saturating_sub(ECHOES as u64) * SECTOR_BYTES as u64
     }
 
     /// The copies of a marker, each with the byte of the file at which it lies.
@@ -88,14 +88,17 @@ impl Segment {
     /// places take both the last records and all that vouches for them. There are none where the
     /// frames reach too far, as they do in files that were made without room for them.
     pub(crate) fn echoes_of(&self, marker: &Header) -> impl Iterator<Item = (u64, Header)> {
-        let first = self.echoes_at();
-        let has_room = self.file_at(marker.position) + HEADER_BYTES as u64 <= first;
+        let has_room = self.file_at(marker.position) + HEADER_BYTES as u64 <= self.echoes_at();
         let echoes = if has_room { ECHOES } else { 0 };
         let marker = *marker;
-        (0..echoes).map(move |number| {
-            let at = first + number * SECTOR_BYTES as u64;
-            (at, Header { position: self.position_at(at), ..marker })
-        })
+        let echo = move |at| (at, Header { position: self.position_at(at), ..marker });
+        self.echoes().take(echoes).map(echo)
+    }
+
+    /// The bytes of the file at which echoes lie.
+    pub(crate) fn echoes(&self) -> impl Iterator<Item = u64> {
+        let first = self.echoes_at();
+        (0..ECHOES).map(move |number| first + number as u64 * SECTOR_BYTES as u64)
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! | the frames end at | headers say durable | behind the end | verdict |
 //! |---|---|---|---|
+//! | anything, where all echoes have another salt than the head, and no header has its | | | `Foreign` |
 //! | a `Sealed` marker | anything | anything | `Missing` |
 //! | anything else | above the end | anything | `Damaged` |
 //! | a header that contradicts them | up to the end | anything | `Damaged` |
@@ -31,12 +32,17 @@ pub(crate) enum Verdict {
     Unproven { durable: Position, end: Position },
     /// A record that was promised is damaged.
     Damaged { at: Position, durable: Position, expected: String, found: String },
+    /// The head is not that of this file: a disk gave back what another file held.
+    Foreign { salt: u32 },
     /// The next segment existed and is gone.
     Missing { base: Position },
 }
 
 /// Decides what the newest segment's end means.
 pub(crate) fn classify_tail(scan: &Scan) -> Verdict {
+    if let Some(salt) = scan.other_salt {
+        return Verdict::Foreign { salt };
+    }
     if scan.stop == Stop::Marker(Kind::Sealed) {
         return Verdict::Missing { base: scan.durable };
     }
@@ -77,7 +83,21 @@ mod tests {
             durable: Position(durable),
             rest_is_dirty,
             gap: None,
+            other_salt: None,
         })
+    }
+
+    #[test]
+    fn a_head_with_another_salt_than_all_headers_is_of_another_file() {
+        for stop in [Stop::Zero, Stop::FileEnd] {
+            for (durable, rest_is_dirty) in [(1000, false), (1000, true)] {
+                let tail = Tail { sequence: 1, chain: 2, epoch: 3 };
+                let (durable, stop) = (Position(durable), stop.clone());
+                let (gap, other_salt) = (None, Some(5));
+                let scan = Scan { end: END, tail, stop, durable, rest_is_dirty, gap, other_salt };
+                assert_eq!(classify_tail(&scan), Verdict::Foreign { salt: 5 });
+            }
+        }
     }
 
     /// The table of the module's documentation, each row as a predicate of its own.
@@ -103,6 +123,7 @@ mod tests {
             Verdict::Intact => "intact",
             Verdict::Unproven { .. } => "unproven",
             Verdict::Damaged { .. } => "damaged",
+            Verdict::Foreign { .. } => "foreign",
             Verdict::Missing { .. } => "missing",
         }
     }

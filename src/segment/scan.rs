@@ -45,6 +45,8 @@ pub(crate) struct Scan {
     pub(crate) rest_is_dirty: bool,
     /// Where the last gap begins: of what follows, nobody knows how much it continues.
     pub(crate) gap: Option<Position>,
+    /// The salt in which all echoes agree where no header at all has the one of the head.
+    pub(crate) other_salt: Option<u32>,
 }
 
 /// A sliding view of a file.
@@ -92,21 +94,24 @@ pub(crate) fn scan(
     let mut window = Window { segment, bytes: Vec::new(), at: 0 };
     let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
     let (end, stop, rest_is_dirty) = (head.base, Stop::FileEnd, false);
-    let mut scan = Scan { end, tail, stop, durable: head.base, rest_is_dirty, gap: None };
-    let mut after_gap = false;
+    let (durable, gap, other_salt) = (head.base, None, None);
+    let mut scan = Scan { end, tail, stop, durable, rest_is_dirty, gap, other_salt };
+    let (mut after_gap, mut salt_found) = (false, false);
     loop {
         if until.is_some_and(|until| scan.end >= until) {
             return Ok(scan);
         }
         let at = segment.file_at(scan.end);
         let bytes = window.get(at, HEADER_BYTES)?;
-        let (header, identity) = match classify(bytes, &scan, after_gap) {
+        let (header, identity) = match classify(Header::decode(bytes, head.salt), &scan, after_gap)
+        {
             Ok(next) => next,
             Err(stop) => {
                 scan.stop = stop;
                 break;
             }
         };
+        salt_found = true;
         scan.durable = scan.durable.max(header.durable);
         if header.kind == Kind::Gap && header.durable > scan.end {
             let left = segment.file_bytes.saturating_sub(at);
@@ -141,7 +146,10 @@ pub(crate) fn scan(
     // After a clean close nothing was written. The marker alone does not prove it: the disk may
     // have brought back a sector from before the log was opened again.
     if scan.stop != Stop::Marker(Kind::Closed) || !is_echoed(segment, &scan)? {
-        look_behind(segment, &mut window, &mut scan)?;
+        salt_found |= look_behind(segment, &mut window, &mut scan)?;
+        if !salt_found {
+            scan.other_salt = salt_of_echoes(segment)?;
+        }
     }
     Ok(scan)
 }
@@ -153,18 +161,18 @@ fn is_echoed(segment: &Segment, scan: &Scan) -> Result<bool> {
     let mut bytes = [0; HEADER_BYTES];
     let read = read_full(&*segment.file, &mut bytes, at)
         .map_err(|e| Error::io("read", &segment.name, e))?;
-    Ok(Header::decode(&bytes[..read]).is_ok_and(|(found, _)| found == expected))
+    Ok(Header::decode(&bytes[..read], segment.head.salt).is_ok_and(|(found, _)| found == expected))
 }
 
-/// Whether these bytes are the header that belongs at the end of `scan`. After a gap nobody
+/// Whether what was read is the header that belongs at the end of `scan`. After a gap nobody
 /// knows which frame was the last.
 fn classify(
-    bytes: &[u8],
+    read: std::result::Result<(Header, u32), Bad>,
     scan: &Scan,
     after_gap: bool,
 ) -> std::result::Result<(Header, u32), Stop> {
     let broken = |expected: String, found: String| Err(Stop::Broken { expected, found });
-    match Header::decode(bytes) {
+    match read {
         Err(Bad::Zero) => Err(Stop::Zero),
         Err(Bad::Short) => Err(Stop::FileEnd),
         Err(Bad::Checksum { expected, found }) => {
@@ -207,8 +215,27 @@ fn check_body(header: &Header, body: &[u8]) -> std::result::Result<(), Stop> {
     Ok(())
 }
 
+/// The salt in which all echoes agree, if they do.
+fn salt_of_echoes(segment: &Segment) -> Result<Option<u32>> {
+    let mut salts = Vec::new();
+    for at in segment.echoes() {
+        let mut bytes = [0; HEADER_BYTES];
+        let read = read_full(&*segment.file, &mut bytes, at)
+            .map_err(|e| Error::io("read", &segment.name, e))?;
+        let salt = Header::salt_of(&bytes[..read]);
+        salts.push(salt.filter(|salt| {
+            Header::decode(&bytes[..read], *salt)
+                .is_ok_and(|(found, _)| found.position == segment.position_at(at))
+        }));
+    }
+    salts.dedup();
+    Ok(if let [salt] = salts[..] { salt } else { None })
+}
+
 /// Looks for headers behind the end: their watermarks tell whether what is broken was promised.
-fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> Result<()> {
+/// Answers whether there are any.
+fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> Result<bool> {
+    let mut is_any = false;
     // A marker itself is not behind the end.
     let skip = if matches!(scan.stop, Stop::Marker(_)) { HEADER_BYTES } else { 0 };
     let mut at = segment.file_at(scan.end) + skip as u64;
@@ -229,16 +256,17 @@ fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> R
             if bytes[i..i + 4] != frame::MAGIC.to_le_bytes() {
                 continue;
             }
-            if let Ok((header, _)) = Header::decode(&bytes[i..])
+            if let Ok((header, _)) = Header::decode(&bytes[i..], segment.head.salt)
                 && header.position == base.plus(i as u64)
             {
+                is_any = true;
                 scan.durable = scan.durable.max(header.durable);
             }
         }
         let whole_steps = last.max(1).next_multiple_of(ALIGNMENT);
         at += whole_steps as u64;
     }
-    Ok(())
+    Ok(is_any)
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

@@ -18,6 +18,7 @@ fn segment(file_bytes: u64) -> Segment {
         epoch: 2,
         chain: 77,
         created_ms: 0,
+        salt: 9,
     };
     let head = start.head(&[], 0, file_bytes).expect("a small head");
     let file = SimDisk::new(1).storage().create("x").expect("creates");
@@ -44,7 +45,7 @@ fn first() -> Header {
 /// Writes a frame or a marker where `at` lies; returns the identity.
 fn put(segment: &Segment, at: Position, header: &Header) -> u32 {
     let mut bytes = [0; HEADER_BYTES + BODY.len()];
-    let identity = header.encode(&mut bytes);
+    let identity = header.encode(&mut bytes, segment.head.salt);
     bytes[HEADER_BYTES..].copy_from_slice(&BODY);
     let bytes = if header.body_bytes == 0 { &bytes[..HEADER_BYTES] } else { &bytes };
     write_full(&*segment.file, bytes, segment.file_at(at)).expect("writes");

@@ -103,7 +103,8 @@ impl Sealed {
             // The file may end before the segment does, if it was cut from outside.
             let there = (map.len() as u64).saturating_sub(origin as u64);
             let end = self.end.min(start.plus(there));
-            return Ok(Chunk { buffer: Shared::Mapped(map), origin, start, end, trusted: false });
+            let (buffer, salt) = (Shared::Mapped(map), self.segment.head.salt);
+            return Ok(Chunk { buffer, origin, start, end, trusted: false, salt });
         }
         read_chunk(&self.segment, at, self.end, bytes)
     }
@@ -241,7 +242,8 @@ pub(crate) fn read_chunk(
     buffer.truncate(read);
     let end = at.plus(read as u64);
     let buffer = Shared::Memory(Arc::new(buffer));
-    Ok(Chunk { buffer, origin: 0, start: at, end, trusted: false })
+    let salt = segment.head.salt;
+    Ok(Chunk { buffer, origin: 0, start: at, end, trusted: false, salt })
 }
 
 /// Opens a segment and reads its head and checkpoint.

@@ -13,7 +13,7 @@ use crate::mutant::{self, Mutant};
 use crate::offset::Position;
 use crate::storage::{Storage, StorageFile, is_full, write_full};
 
-use super::{ECHOES, Segment};
+use super::{ECHOES, Segment, Tail};
 
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
@@ -35,9 +35,16 @@ pub(crate) struct Start {
     pub(crate) epoch: u64,
     pub(crate) chain: u32,
     pub(crate) created_ms: u64,
+    pub(crate) salt: u32,
 }
 
 impl Start {
+    /// The marker for a new segment without frames.
+    pub(crate) fn marker(&self) -> Header {
+        let tail = Tail { sequence: self.sequence, chain: self.chain, epoch: self.epoch };
+        marker(Kind::Idle, self.base, &tail, self.base)
+    }
+
     /// The head of the segment, with a checkpoint, in a file of this size.
     pub(crate) fn head(
         &self,
@@ -62,6 +69,7 @@ impl Start {
             checkpoint_entries,
             checkpoint_checksum: crc32fast::hash(checkpoint),
             file_bytes,
+            salt: self.salt,
         })
     }
 }
@@ -112,24 +120,27 @@ fn failed_to_prepare(
 /// a marker behind them and for its echoes.
 pub(crate) fn file_bytes_for(head_bytes: u64, frame_bytes: u64) -> u64 {
     let sector = SECTOR_BYTES as u64;
-    (head_bytes + frame_bytes + HEADER_BYTES as u64).next_multiple_of(sector) + ECHOES * sector
+    (head_bytes + frame_bytes + HEADER_BYTES as u64).next_multiple_of(sector)
+        + ECHOES as u64 * sector
 }
 
 /// Gives `spare` its place in the log: from here on, it is the newest segment.
 ///
-/// Everything before `start.base` must be durable. `tail` are frames that are known to follow
-/// it, and the marker behind them; recovery moves them along.
+/// Everything before `start.base` must be durable. `frames` are some that are known to follow
+/// it; recovery moves them along. `marker` lies behind them: with it, the salt of the head is
+/// found in the file from the beginning.
 pub(crate) fn activate(
     storage: &dyn Storage,
     spare: Spare,
     start: &Start,
     checkpoint: &(Vec<u8>, u32),
-    tail: Option<(&[u8], &Header)>,
+    frames: &[u8],
+    marker: &Header,
 ) -> Result<Segment> {
     let (checkpoint, entries) = checkpoint;
     let head = start.head(checkpoint, *entries, spare.bytes)?;
     let mut bytes = head.encode(checkpoint);
-    bytes.extend_from_slice(tail.map_or(&[][..], |(frames, _)| frames));
+    bytes.extend_from_slice(frames);
     let segment = Segment::new(spare.file, name::segment(start.base), head, spare.bytes);
     let room_end = segment.file_at(segment.room_end());
     assert!(bytes.len() as u64 <= room_end, "the spare was made to fit");
@@ -138,8 +149,7 @@ pub(crate) fn activate(
     if early {
         give_name(storage, temporary, &segment.name)?;
     }
-    let written = write_full(&**file, &bytes, 0)
-        .and_then(|()| tail.map_or(Ok(()), |(_, marker)| write_marker(&segment, marker)));
+    let written = write_full(&**file, &bytes, 0).and_then(|()| write_marker(&segment, marker));
     written.map_err(|e| Error::io("write", temporary, e))?;
     if !mutant::on(Mutant::NewSegmentNotSynced) {
         file.sync().map_err(|e| Error::io("sync", temporary, e))?;
@@ -177,18 +187,18 @@ pub(crate) fn mark(segment: &Segment, marker: &Header) -> Result<()> {
 fn write_marker(segment: &Segment, marker: &Header) -> io::Result<()> {
     debug_assert!(marker.kind != Kind::Frame, "a marker has no entries");
     let mut bytes = [0; HEADER_BYTES];
-    marker.encode(&mut bytes);
+    marker.encode(&mut bytes, segment.head.salt);
     write_full(&*segment.file, &bytes, segment.file_at(marker.position))?;
     // A sealed segment needs none: the next one vouches for all of it.
     for (at, echo) in segment.echoes_of(marker).filter(|(_, echo)| echo.kind != Kind::Sealed) {
-        echo.encode(&mut bytes);
+        echo.encode(&mut bytes, segment.head.salt);
         write_full(&*segment.file, &bytes, at)?;
     }
     Ok(())
 }
 
 /// A marker at the end of the log, or of a segment.
-pub(crate) fn marker(kind: Kind, at: Position, tail: &super::Tail, durable: Position) -> Header {
+pub(crate) fn marker(kind: Kind, at: Position, tail: &Tail, durable: Position) -> Header {
     Header {
         kind,
         body_bytes: 0,

@@ -8,7 +8,7 @@ pub(crate) mod ranges;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::format::entry::{Entry, encode_group, encode_progress, encode_topic};
+use crate::format::entry::{Attempt, Entry, encode_group, encode_progress, encode_topic};
 use crate::mutant::{self, Mutant};
 use crate::offset::{GroupId, NUMBER_MAX, TopicId};
 use progress::GroupProgress;
@@ -93,7 +93,8 @@ impl State {
                 let group = self.group_mut(*group)?;
                 check_number(progress.delivered)?;
                 progress.acked.iter().try_for_each(|range| check_number(range.end))?;
-                progress.attempts.iter().try_for_each(|attempt| check_number(attempt.offset))?;
+                let after = |attempt: &Attempt| attempt.offset.saturating_add(1);
+                progress.attempts.iter().map(after).try_for_each(check_number)?;
                 group.progress.apply(progress);
             }
             Entry::Seek { group, to } => {
@@ -246,3 +247,7 @@ fn check_number(number: u64) -> Result<(), Contradiction> {
 fn contradiction(what: &str, expected: u64, found: u64) -> Contradiction {
     Contradiction { expected: format!("{what} {expected}"), found: found.to_string() }
 }
+
+#[cfg(test)]
+#[path = "bounds_tests.rs"]
+mod tests;

@@ -28,7 +28,12 @@ impl Machine {
     }
 
     pub(crate) fn try_open(&self, options: Options) -> Result<Log> {
-        options.simulated(Arc::new(self.clock.clone()), 1).open_on(self.disk.storage())
+        self.try_open_with(options, 1)
+    }
+
+    /// Opens with a seed of its own, out of which the salts of new files are drawn.
+    pub(crate) fn try_open_with(&self, options: Options, seed: u64) -> Result<Log> {
+        options.simulated(Arc::new(self.clock.clone()), seed).open_on(self.disk.storage())
     }
 
     pub(crate) fn open(&self, options: Options) -> Log {

@@ -94,7 +94,7 @@ impl World {
         }
         loop {
             let storage = self.storage_of(&self.disk);
-            match self.setup.options(&self.clock).open_on(Arc::clone(&storage)) {
+            match self.setup.options(&self.clock, self.disk.calls()).open_on(Arc::clone(&storage)) {
                 Ok(log) => {
                     self.check_report(&log)?;
                     return Ok(Recovered { log, storage, loss, known });
@@ -126,7 +126,8 @@ impl World {
             self.note(|| format!("  {fault:?} in recovery at {when}"));
         }
         let storage = self.storage_of(&self.disk);
-        let opened = self.setup.options(&self.clock).open_on(Arc::clone(&storage));
+        let opened =
+            self.setup.options(&self.clock, self.disk.calls()).open_on(Arc::clone(&storage));
         let dead = storage.free_bytes().is_err();
         // What comes later than the opening is not to be struck.
         self.disk.clear_faults();
@@ -206,7 +207,7 @@ impl World {
         self.note(|| format!("  fork: {crash:?}"));
         let leaving = self.leaving();
         let mut branch = self.branch(disk);
-        branch.mark_suspects(crash, leaving);
+        branch.mark_suspects(crash, &leaving);
         branch.disk.crash(crash);
         let result = branch.go_on(rng, crash, drained);
         branch.live = None;
@@ -263,7 +264,7 @@ impl World {
         self.count("crash");
         self.take_in()?;
         let leaving = self.leaving();
-        self.mark_suspects(crash, leaving);
+        self.mark_suspects(crash, &leaving);
         self.disk.crash(crash);
         // What the dead process still does must not reach the disk.
         drop(self.live.take());
@@ -279,7 +280,7 @@ impl World {
         self.note(|| "drop and reopen".to_owned());
         self.take_in()?;
         let leaving = self.leaving();
-        self.mark_suspects(Crash::Kill, leaving);
+        self.mark_suspects(Crash::Kill, &leaving);
         drop(self.live.take());
         self.open(rng, Loss::Kill)?;
         Ok(())
@@ -316,7 +317,7 @@ impl World {
         }
         self.check_closed(clean)?;
         let leaving = self.leaving();
-        self.mark_suspects(Crash::Kill, leaving);
+        self.mark_suspects(Crash::Kill, &leaving);
         if clean && !self.is_branch && rng.chance(1, 2) {
             self.check_fork(rng, false)?;
         }

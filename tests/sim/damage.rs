@@ -255,7 +255,7 @@ fn overwrite(disk: &SimDisk, name: &str, other: &[u8], rng: &mut Rng) -> Option<
 /// Opens a damaged disk and looks at what it shows.
 fn check(world: &mut World, disk: &SimDisk, damage: Damage, closed: bool) -> Checked {
     let storage = world.storage_of(disk);
-    match world.setup.options(&world.clock).open_on(storage) {
+    match world.setup.options(&world.clock, disk.calls()).open_on(storage) {
         Err(Error::Corrupt { .. } | Error::UnsupportedVersion { .. }) => {
             world.count("damage_refused");
             Ok(())
@@ -305,7 +305,7 @@ fn look(world: &mut World, log: &Log, damage: Damage, closed: bool) -> Checked {
     let missing = events.len() - found;
     let allowed = match damage {
         // A sector may have been two: the one that is missing and the one that it lies on.
-        Damage::Lie(_) => events.len(),
+        Damage::Lie(_) if !closed => unproven,
         Damage::Rot | Damage::HeaderRot if !closed => unproven,
         _ => 0,
     };

@@ -96,7 +96,7 @@ fn drain_group(
             continue;
         }
         ensure!(now == before + 1, "group {id} never got {offset}, and {now} letters were made");
-        let tries = group.get(offset).deliveries + model.slack + 2;
+        let tries = group.get(offset).deliveries + model.unseen(id);
         let plan = &setup.groups[group.plan];
         ensure!(tries >= plan.attempts_max, "group {id}: {offset} was given up too early");
     }

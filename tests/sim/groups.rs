@@ -14,11 +14,11 @@ use super::world::{Actor, Failed, Hand, World};
 use super::{Checked, ensure};
 
 /// What a process leaves behind that ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Leaving {
     poisoned: bool,
-    /// Tasks that wait for a message may be about to get one.
-    waiting: u32,
+    /// Tasks that wait for a message of each group: they may be about to get one.
+    waiting: Vec<u32>,
 }
 
 impl World {
@@ -61,7 +61,7 @@ impl World {
             self.count("lagged");
             return self.take_exhausted(group);
         }
-        self.model.slack += 1;
+        self.model.groups[group].unseen += 1;
         let was_poisoned = self.live().poisoned;
         self.failed(call, error)?;
         // Dead letters may have been queued before it failed.
@@ -135,7 +135,7 @@ impl World {
 
     /// How many deliveries of a message of a group may be counted that nobody saw.
     fn unseen(&self, group: usize) -> u32 {
-        self.model.slack + self.waiting(group)
+        self.model.unseen(group) + self.waiting(group)
     }
 
     /// Notices which messages a poll has sent to the dead letters.
@@ -310,17 +310,17 @@ impl World {
     }
 
     pub(crate) fn leaving(&self) -> Leaving {
-        let actors = self.live.iter().flat_map(|live| &live.actors);
-        let waiting = actors.map(|actor| u32::from(actor.waiting.is_some())).sum();
+        let waiting = (0..self.model.groups.len()).map(|group| self.waiting(group)).collect();
         Leaving { poisoned: self.poisoned(), waiting }
     }
 
     /// Remembers who had what when the process ended.
-    pub(crate) fn mark_suspects(&mut self, crash: Crash, leaving: Leaving) {
+    pub(crate) fn mark_suspects(&mut self, crash: Crash, leaving: &Leaving) {
         let now = self.now();
         let sure = self.setup.syncs() || (crash == Crash::Kill && !leaving.poisoned);
-        self.model.slack += 1 + leaving.waiting;
-        for group in &mut self.model.groups {
+        self.model.crashed = true;
+        for (group, waiting) in self.model.groups.iter_mut().zip(&leaving.waiting) {
+            group.unseen += waiting;
             for progress in &mut group.offsets {
                 let held = progress.held_until.take().is_some_and(|until| until > now);
                 progress.suspect = sure && held && progress.ack == Ack::No;

@@ -70,6 +70,8 @@ pub(crate) struct TopicModel {
     pub(crate) name: String,
     /// What lies at each offset, and which event put it there.
     pub(crate) messages: Vec<(Slot, usize)>,
+    /// Below this, retention has taken messages; a crash may bring them back.
+    pub(crate) taken: u64,
 }
 
 impl TopicModel {
@@ -142,6 +144,8 @@ pub(crate) struct GroupModel {
     pub(crate) offsets: Vec<Progress>,
     /// A seek failed; nobody knows whether it took effect.
     pub(crate) seek_unknown: bool,
+    /// How many deliveries of a message may have been counted that nobody saw.
+    pub(crate) unseen: u32,
 }
 
 impl GroupModel {
@@ -229,8 +233,8 @@ pub(crate) struct Model {
     /// How many events a process kill cannot take, and how many a power cut cannot.
     pub(crate) written: usize,
     pub(crate) synced: usize,
-    /// How many deliveries may have been counted that nobody saw.
-    pub(crate) slack: u32,
+    /// A process ended without closing the log: what it may have delivered counts once.
+    pub(crate) crashed: bool,
     /// The time at which events happen.
     pub(crate) now_ms: u64,
     calls: u64,
@@ -254,14 +258,14 @@ impl Model {
 
     pub(crate) fn add_topic(&mut self, name: String, call: u64) -> usize {
         self.event(Kind::Topic, call);
-        self.topics.push(TopicModel { name, messages: Vec::new() });
+        self.topics.push(TopicModel { name, messages: Vec::new(), taken: 0 });
         self.topics.len() - 1
     }
 
     pub(crate) fn add_group(&mut self, topic: usize, plan: usize, floor: u64, call: u64) {
         self.event(Kind::Group, call);
         let offsets = vec![Progress::with(Ack::Durable); at(floor)];
-        self.groups.push(GroupModel { topic, plan, offsets, seek_unknown: false });
+        self.groups.push(GroupModel { topic, plan, offsets, seek_unknown: false, unseen: 0 });
     }
 
     pub(crate) fn add_message(&mut self, topic: usize, slot: Slot, call: u64) -> usize {
@@ -280,6 +284,11 @@ impl Model {
     /// Where the log says that an event is.
     pub(crate) fn locate(&mut self, event: usize, position: Position) {
         self.events[event].position = Some(position);
+    }
+
+    /// How many deliveries of a message of a group may be counted that nobody saw.
+    pub(crate) fn unseen(&self, group: usize) -> u32 {
+        self.groups[group].unseen + u32::from(self.crashed)
     }
 
     /// Whether a group's tag filter lets a message through.

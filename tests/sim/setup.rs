@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use ackline::simulation::{Rng, Sectors, SimClock};
 use ackline::{GroupOptions, Media, Options, Retention, SyncPolicy};
 
-use super::Lie;
+use super::{Lie, mix};
 
 pub(crate) const TAGS: [&str; 2] = ["red", "blue"];
 
@@ -138,7 +138,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn draw(seed: u64, lie: Option<Lie>) -> Self {
-        let mut rng = Rng::new(super::mix(seed, 0x5e70));
+        let mut rng = Rng::new(mix(seed, 0x5e70));
         let topics = 1 + rng.index(4);
         let mut groups = Vec::new();
         for topic in 0..topics {
@@ -188,7 +188,8 @@ impl Setup {
         }
     }
 
-    pub(crate) fn options(&self, clock: &SimClock) -> Options {
+    /// `opening` tells the openings of a run apart.
+    pub(crate) fn options(&self, clock: &SimClock, opening: u64) -> Options {
         let options = Options::new()
             .segment_bytes(self.segment_bytes)
             .sync(self.policy)
@@ -198,7 +199,7 @@ impl Setup {
             .map_segments(self.map)
             .recent_bytes(self.recent_bytes)
             .open_segments_max(self.open_segments_max)
-            .simulated(Arc::new(clock.clone()), self.seed);
+            .simulated(Arc::new(clock.clone()), mix(self.seed, opening));
         match self.max_bytes {
             Some(bytes) => options.max_bytes(bytes),
             None => options,

@@ -167,6 +167,8 @@ fn check_group(id: usize, survey: &Survey, model: &Model, setup: &Setup) -> Chec
         let expected = match ack {
             _ if group.seek_unknown => continue,
             Ack::No if filtered => continue,
+            // The groups were told that it is gone.
+            Ack::No if setup.lossy && offset < model.topics[group.topic].taken => continue,
             Ack::Maybe => continue,
             Ack::No => false,
             Ack::Durable => true,
@@ -228,6 +230,7 @@ impl Model {
         self.topics.truncate(survey.topics.len());
         for (model, topic) in self.topics.iter_mut().zip(&survey.topics) {
             model.messages.truncate(at(topic.offsets().end.0));
+            model.taken = 0;
         }
         self.groups.truncate(survey.groups.len());
         for (id, group) in self.groups.iter_mut().enumerate() {

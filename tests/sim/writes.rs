@@ -318,7 +318,8 @@ impl World {
                 return Ok(());
             }
             Err(error) => {
-                if self.failed("batch", error)? == Failed::Refused {
+                // One with a stale delivery cannot have been written, whatever else went wrong.
+                if self.failed("batch", error)? == Failed::Refused || !valid {
                     self.give_back(&acks);
                     return Ok(());
                 }

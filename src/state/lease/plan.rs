@@ -302,7 +302,8 @@ impl Leases {
         self.due.remove(&(due.at, offset));
         self.leased += 1;
         let forgiven = u32::from(mutant::on(Mutant::AttemptsOffByOne));
-        if entry.count.saturating_sub(forgiven) >= self.limits.attempts_max {
+        let early = u32::from(mutant::on(Mutant::BuriedTooEarly));
+        if entry.count.saturating_sub(forgiven) + early >= self.limits.attempts_max {
             // It goes to no consumer, so it cannot kill one again.
             self.suspects.remove(&offset);
             plan.exhausted.push(Exhausted { offset, token, count: entry.count });

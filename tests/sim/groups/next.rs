@@ -27,9 +27,9 @@ impl World {
         if rng.chance(1, 8) {
             self.count("next_dropped");
             self.note(|| "wait no longer for a message".to_owned());
-            self.actor().waiting = None;
+            let group = self.actor().waiting.take().expect("it was just seen").group;
             // What it was about to get may count as delivered.
-            self.model.slack += 1;
+            self.model.groups[group].unseen += 1;
             return Ok(());
         }
         let waiting = self.actor().waiting.as_mut().expect("it was just seen");
@@ -77,7 +77,7 @@ impl World {
             Ok(Explanation::Gone) if self.setup.lossy => self.now(),
             // It got the message before the log failed, and can do nothing with it.
             Err(error) => {
-                self.model.slack += 1;
+                self.model.groups[group].unseen += 1;
                 return self.failed("explain", &error).map(|_| ());
             }
             other => violation!("next gave out {offset}, attempt {attempt}, which is {other:?}"),
@@ -139,7 +139,7 @@ impl World {
     /// Checks that closing the log has ended the wait of a task.
     pub(crate) fn check_closed_waiting(&mut self, acting: usize) -> Checked {
         let Some(mut waiting) = self.live().actors[acting].waiting.take() else { return Ok(()) };
-        self.model.slack += 1;
+        self.model.groups[waiting.group].unseen += 1;
         while waiting.task.is_woken() {
             match waiting.task.poll() {
                 // It lets others run.

@@ -54,7 +54,10 @@ impl World {
             return Ok(());
         }
         self.promise_by_policy();
-        self.promise_late_acks();
+        // Where the round failed, they wait for the next one.
+        if result.is_ok() {
+            self.promise_late_acks();
+        }
         self.check_retained(&before, result.is_ok())?;
         self.check_answered()?;
         self.deleted_for_size = u64::MAX;

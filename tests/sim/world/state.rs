@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use ackline::{Media, Receipt, Stats, SyncPolicy};
 
-use super::super::model::Kind;
+use super::super::model::{Ack, Kind, Progress};
 use super::super::{Checked, at, ensure, violation};
 use super::{Answer, Submitted, World, is_done};
 
@@ -52,6 +52,7 @@ impl World {
                 let (model, cut) = (&self.model, self.model.events.len());
                 let for_size = self.deleted_for_size;
                 model.check_deleted(&self.setup, id, before..start, cut, for_size)?;
+                self.model.topics[id].taken = start;
             }
         }
         Ok(())
@@ -173,7 +174,11 @@ impl World {
         let active = self.segments().last().map_or(0, |segment| segment.1);
         let reserve = active.saturating_sub(2048) / 8;
         let unit = if self.setup.media == Media::WholeSectors { 512 } else { 8 };
-        let needed = 600 + 2 * unit;
+        // Each message that may come again takes an attempt.
+        let again = |progress: &&Progress| progress.deliveries > 0 && progress.ack == Ack::No;
+        let groups = self.model.groups.iter();
+        let attempts = groups.map(|group| group.offsets.iter().filter(again).count()).max();
+        let needed = 600 + 2 * unit + 20 * attempts.unwrap_or(0) as u64;
         if used + needed <= reserve {
             violation!("{call} found no room after {used} bytes of a reserve of {reserve}");
         }
