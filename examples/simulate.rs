@@ -13,7 +13,8 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -39,6 +40,9 @@ Options:
 
 /// Below this number of crashes, it is no surprise that something rare has not come up.
 const ALL_COME_UP: u64 = 200_000;
+
+/// A run takes milliseconds.
+const STANDSTILL: Duration = Duration::from_secs(60);
 
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -83,12 +87,38 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let progress = Progress::new(campaign.crashes);
-    let result = campaign.run(&|summary| progress.show(summary.crashes()));
+    let runs = Arc::new(AtomicU64::new(0));
+    watch_for_standstill(&campaign, &runs);
+    let result = campaign.run(&|summary| {
+        runs.store(summary.runs, Ordering::Relaxed);
+        progress.show(summary.crashes());
+    });
     progress.end();
     match result {
         Ok(summary) => passed(&campaign, &summary, progress.began.elapsed()),
         Err(failure) => failed(&failure),
     }
+}
+
+/// Ends the program once a run has taken so long that it must hang.
+fn watch_for_standstill(campaign: &Campaign, runs: &Arc<AtomicU64>) {
+    let (campaign, runs) = (campaign.clone(), Arc::clone(runs));
+    // It ends with the program.
+    std::thread::spawn(move || {
+        let mut before = u64::MAX;
+        loop {
+            std::thread::sleep(STANDSTILL);
+            let now = runs.load(Ordering::Relaxed);
+            if now == before {
+                // The runs are counted in the order of their seeds: this one is not over.
+                let seed = campaign.seed.wrapping_add(now);
+                eprintln!("the run of seed {seed} does not end");
+                eprintln!("again: simulate --seed {seed} --crashes 1");
+                std::process::exit(1);
+            }
+            before = now;
+        }
+    });
 }
 
 fn passed(campaign: &Campaign, summary: &Summary, took: Duration) -> ExitCode {

@@ -236,7 +236,7 @@ impl Options {
     }
 
     /// Gives a simulated log its background threads again, as threads of the model checker.
-    #[cfg(shuttle)]
+    #[cfg(ackline_shuttle)]
     #[must_use]
     pub fn with_background(mut self) -> Self {
         self.background = true;

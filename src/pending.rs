@@ -331,7 +331,7 @@ impl<T: Clone + Unpin> Future for Pending<T> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(ackline_shuttle)))]
 mod tests {
     use super::*;
 
@@ -396,7 +396,7 @@ mod tests {
 }
 
 /// All orders in which the steps of a few threads can come.
-#[cfg(all(test, shuttle))]
+#[cfg(all(test, ackline_shuttle))]
 mod interleaved {
     use super::*;
     use crate::sync::thread;

@@ -3,11 +3,12 @@
 //! A thread that panics while it holds a lock may leave half a change behind. A durable queue
 //! must not go on from there, so the next locker panics, too; only destructors step aside.
 //!
-//! In a build with `--cfg shuttle` everything here is made of the primitives of
+//! In a build with `--cfg ackline_shuttle` everything here is made of the primitives of
 //! [shuttle](https://docs.rs/shuttle), which runs the threads of a test one at a time, in an
 //! order that it chooses; see `tests/interleavings.rs`. What is not made of them is invisible to
 //! it, so nothing else in the crate may name `std::sync::Mutex`, `std::sync::atomic` or
-//! `std::thread`. It takes every access to an atomic as sequentially consistent, and has no time:
+//! `std::thread`, but for `storage/sim` and the switch of `mutant`, which are no part of what is
+//! checked. It takes every access to an atomic as sequentially consistent, and has no time:
 //! a wait with a time limit ends when it is notified, or when the test says that time has passed.
 
 use std::time::Duration;
@@ -17,13 +18,13 @@ use primitives::sync;
 pub(crate) use primitives::sync::{MutexGuard, OnceLock};
 pub(crate) use primitives::thread;
 
-#[cfg(shuttle)]
+#[cfg(ackline_shuttle)]
 mod checked;
-#[cfg(shuttle)]
+#[cfg(ackline_shuttle)]
 use checked as primitives;
-#[cfg(shuttle)]
+#[cfg(ackline_shuttle)]
 pub(crate) use checked::sync::let_time_pass;
-#[cfg(not(shuttle))]
+#[cfg(not(ackline_shuttle))]
 use std as primitives;
 
 /// Atomics that threads coordinate by.
@@ -156,7 +157,7 @@ impl Signal {
 }
 
 // The model checker has tests of its own.
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(ackline_shuttle)))]
 mod tests {
     use super::*;
     use std::sync::Arc;
@@ -184,7 +185,7 @@ mod tests {
 }
 
 /// All orders in which the steps of a few threads can come.
-#[cfg(all(test, shuttle))]
+#[cfg(all(test, ackline_shuttle))]
 mod interleaved {
     use super::*;
     use std::sync::Arc;

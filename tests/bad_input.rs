@@ -23,7 +23,7 @@ use ackline::{Error, GroupOptions, Log, Offset, Options, Record, SyncPolicy};
 
 use common::{Machine, assert_holds, fill, poll, poll_one, small};
 
-const CHILD: &str = "ACKLINE_TEST_DIRECTORY";
+const CHILD: &str = "ACKLINE_CHILD_DIRECTORY";
 
 fn no_wait() -> Options {
     Options::new().lock_timeout(Duration::ZERO)

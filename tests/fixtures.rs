@@ -5,8 +5,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use ackline::simulation::{SimClock, SimDisk};
 use ackline::{Ending, GroupOptions, Log, Offset, Options, Record};
 
 fn fixture(version: &str) -> PathBuf {
@@ -28,14 +30,36 @@ fn record(i: u64) -> Record {
     }
 }
 
-/// What every fixture holds. To be run once for each new version of the format:
-/// `cargo test --test fixtures -- --ignored`.
+/// To be run once for each new version of the format: `cargo test --test fixtures -- --ignored`.
 #[test]
-#[ignore = "writes the fixture of the present version"]
-fn write_the_fixture() {
-    let dir = fixture("v1");
-    assert!(!dir.exists(), "fixtures never change");
-    let log = options().open(&dir).expect("opens");
+#[ignore = "writes the fixtures of the present version"]
+fn write_the_fixtures() {
+    for (name, closed) in [("v1-salts", true), ("v1-salts-idle", false)] {
+        let dir = fixture(name);
+        assert!(!dir.exists(), "fixtures never change");
+        let (disk, clock) = (SimDisk::new(1), SimClock::new());
+        let options = options().simulated(Arc::new(clock.clone()), 1);
+        let log = options.open_on(disk.storage()).expect("opens");
+        fill(&log);
+        if closed {
+            log.close().expect("closes");
+        } else {
+            // The acknowledgements are written, then the marker that the log is idle.
+            clock.advance(Duration::from_secs(2));
+            log.maintain().expect("writes");
+            clock.advance(Duration::from_secs(2));
+            log.maintain().expect("writes");
+        }
+        fs::create_dir(&dir).expect("is made");
+        for name in disk.names() {
+            fs::write(dir.join(&name), disk.file(&name).expect("it was listed")).expect("writes");
+        }
+        fs::remove_file(dir.join("LOCK")).ok();
+    }
+}
+
+/// What every fixture holds.
+fn fill(log: &Log) {
     let (orders, audit) = (log.topic("orders").expect("made"), log.topic("audit").expect("made"));
     for i in 0..60 {
         orders.append(record(i)).expect("appends");
@@ -52,8 +76,6 @@ fn write_the_fixture() {
             _ => message.ack().expect("acks"),
         }
     }
-    log.close().expect("closes");
-    fs::remove_file(dir.join("LOCK")).expect("removes the lock");
 }
 
 /// Opens a copy of a fixture, since opening writes.
@@ -66,10 +88,25 @@ fn open_copy(version: &str, dir: &Path) -> Log {
 }
 
 #[test]
+fn version_1_before_echoes_and_salts_opens_and_says_what_it_said() {
+    check("v1", Ending::Closed);
+}
+
+#[test]
 fn version_1_opens_and_says_what_it_said() {
+    check("v1-salts", Ending::Closed);
+}
+
+#[test]
+fn version_1_of_a_process_that_was_killed_when_idle_opens_and_says_what_it_said() {
+    check("v1-salts-idle", Ending::Unclean);
+}
+
+fn check(version: &str, ending: Ending) {
     let dir = tempfile::tempdir().expect("a directory");
-    let log = open_copy("v1", dir.path());
-    assert_eq!(log.report().ending, Ending::Closed);
+    let log = open_copy(version, dir.path());
+    assert_eq!(log.report().ending, ending);
+    assert_eq!(log.report().rewritten_bytes, 0, "all of it was durable, and says so");
     assert_eq!(log.topics(), ["orders", "audit", "orders.billing.dead"]);
     let orders = log.topic("orders").expect("there");
     for (message, i) in orders.read_from(Offset(0)).expect("reads").zip(0..) {
@@ -94,6 +131,12 @@ fn version_1_opens_and_says_what_it_said() {
     assert_eq!(letter.header("ackline.reason"), Some(&b"not wanted"[..]));
     let group = orders.group("billing").expect("there");
     assert_eq!(group.lag().expect("lag").messages, 51);
+    if ending == Ending::Unclean {
+        // What was out is a suspect, and comes alone.
+        let polled = group.poll(100, Duration::ZERO).expect("polls");
+        assert_eq!((polled.len(), polled[0].offset(), polled[0].attempt()), (1, Offset(5), 2));
+        return;
+    }
     let polled = group.poll(100, Duration::ZERO).expect("polls");
     let offsets: Vec<_> = polled.iter().map(|message| message.offset().0).collect();
     assert_eq!(offsets, [5].into_iter().chain(10..60).collect::<Vec<_>>());

@@ -2,14 +2,14 @@
 //! from a seed, on a simulated disk.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg shuttle" cargo test --release --test interleavings
+//! RUSTFLAGS="--cfg ackline_shuttle" cargo test --release --test interleavings
 //! ```
 //!
 //! Wherever a thread takes a lock, reads or writes an atomic, sleeps or calls the disk, another
 //! one may go on. A schedule in which nobody can go on is a deadlock, so a lost wake-up is found
 //! as one: time stands still but where a test lets it pass. `ACKLINE_SCHEDULES=n` runs n times as
 //! many schedules; a failure says which `ACKLINE_SCHEDULE` repeats it. See `docs/testing.md`.
-#![cfg(shuttle)]
+#![cfg(ackline_shuttle)]
 
 #[path = "interleavings/appends.rs"]
 mod appends;

@@ -198,3 +198,21 @@ fn nothing_unfinished_and_no_place_of_a_machine_is_left_in() {
         }
     }
 }
+
+#[test]
+fn the_document_has_a_row_for_every_mutant_and_for_no_other() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("a readable file");
+    let list = read("src/mutant.rs");
+    let (_, list) = list.split_once("\nmutants! {").expect("the list");
+    let (list, _) = list.split_once("\n}").expect("its end");
+    let names: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.trim().split_once(" \""))
+        .map(|(name, _)| name)
+        .collect();
+    let document = read("docs/mutants.md");
+    let cells = document.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    let rows: Vec<&str> = cells.filter(|cell| *cell != "mutant").collect();
+    assert!(names.len() > 30, "{} names", names.len());
+    assert_eq!(rows, names);
+}

@@ -1,12 +1,14 @@
 //! Trials of one mutant: who finds it, and after how many crashes.
 
 use std::ops::Range;
-use std::sync::mpsc::channel;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use ackline::simulation::mutants::{Mutant, activate};
 
-use crate::sim::campaign::Campaign;
+use crate::sim::campaign::{Campaign, Summary};
 use crate::threads;
 
 /// The mutants of this area are looked for with threads: a run of the simulation has one.
@@ -15,7 +17,7 @@ const THREADED: &str = "wake-ups";
 /// How many rounds of threads a trial has.
 pub(crate) const ROUNDS: u64 = 50;
 
-/// A trial that takes longer does not come to an end.
+/// A trial in which no run of the simulation ends for so long hangs: a run takes milliseconds.
 const HANG: Duration = Duration::from_secs(60);
 
 /// The runs of a trial have seeds of their own.
@@ -48,6 +50,15 @@ impl Outcome {
         Self { kill: Some(Kill { label: label.into(), after }) }
     }
 
+    pub(crate) fn survived() -> Self {
+        Self { kill: None }
+    }
+
+    /// The process ended before it could tell.
+    pub(crate) fn ended() -> Self {
+        Self::killed("process ended", 0)
+    }
+
     /// A line for the process that started this one.
     fn line(&self) -> String {
         match &self.kill {
@@ -59,7 +70,7 @@ impl Outcome {
     /// Reads such a line; none if it is another one.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         if line == "survived" {
-            return Some(Self { kill: None });
+            return Some(Self::survived());
         }
         let (after, label) = line.strip_prefix("killed\t")?.split_once('\t')?;
         Some(Self::killed(label, after.parse().ok()?))
@@ -100,22 +111,38 @@ pub(crate) fn run(mutant: Option<Mutant>, budget: &Budget, numbers: Range<u64>) 
 
 fn with_threads(seed: u64) -> Outcome {
     match threads::trial(seed, ROUNDS) {
-        Ok(()) => Outcome { kill: None },
+        Ok(()) => Outcome::survived(),
         Err(stuck) => Outcome::killed(stuck.why, stuck.round),
     }
 }
 
 fn with_crashes(seed: u64, crashes: u64) -> Outcome {
     let (done, over) = channel();
+    let progress = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&progress);
     std::thread::spawn(move || {
-        let outcome = match Campaign::new(seed, crashes).run(&|_| {}) {
-            Ok(_) => Outcome { kill: None },
+        let watch = |summary: &Summary| counter.store(summary.crashes(), Ordering::Relaxed);
+        let outcome = match Campaign::new(seed, crashes).run(&watch) {
+            Ok(_) => Outcome::survived(),
             Err(failure) => Outcome::killed(label(&failure.violation), failure.crashes),
         };
         // Nobody listens any more once the trial was given up.
         done.send(outcome).ok();
     });
-    over.recv_timeout(HANG).unwrap_or_else(|_| Outcome::killed("hang", 1))
+    let mut before = 0;
+    loop {
+        match over.recv_timeout(HANG) {
+            Ok(outcome) => return outcome,
+            Err(RecvTimeoutError::Disconnected) => unreachable!("a campaign catches its panics"),
+            Err(RecvTimeoutError::Timeout) => {
+                let now = progress.load(Ordering::Relaxed);
+                if now == before {
+                    return Outcome::killed("hang", now);
+                }
+                before = now;
+            }
+        }
+    }
 }
 
 /// Words of a violation, and what the check that answers it is called in the table. The first

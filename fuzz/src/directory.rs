@@ -150,7 +150,7 @@ fn make(variant: usize) -> Original {
             log.maintain().expect("maintains");
         }
     }
-    if variant % 2 == 0 {
+    if variant.is_multiple_of(2) {
         log.close().expect("closes");
     } else {
         disk.kill();

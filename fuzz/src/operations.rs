@@ -114,7 +114,7 @@ impl Run {
             }
             8 => self.clock.advance(Duration::from_millis(bytes.u16().into())),
             9 => drop(self.log.as_ref().expect("open").maintain()),
-            10 => self.crash(if bytes.u8() % 2 == 0 { Crash::Power } else { Crash::Kill }),
+            10 => self.crash(if bytes.u8().is_multiple_of(2) { Crash::Power } else { Crash::Kill }),
             11 => {
                 self.held.clear();
                 let log = self.log.take().expect("the log is open");

@@ -208,7 +208,7 @@ pub(crate) fn check(schedules: u64, body: impl Fn() + Send + Sync + 'static) {
         // Not another panic: the stacks of the schedule's threads are left as they are.
         eprintln!(
             "schedule {} of {test} failed; repeat it with\n  ACKLINE_SCHEDULE={plan} \
-             RUSTFLAGS=\"--cfg shuttle\" cargo test --release --test interleavings -- --exact {test}",
+             RUSTFLAGS=\"--cfg ackline_shuttle\" cargo test --release --test interleavings -- --exact {test}",
             plan.seed
         );
         resume_unwind(cause);

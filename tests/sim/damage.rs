@@ -304,9 +304,7 @@ fn look(world: &mut World, log: &Log, damage: Damage, closed: bool) -> Checked {
     let unproven = events.iter().rev().take_while(|event| Some(event.call) == last).count();
     let missing = events.len() - found;
     let allowed = match damage {
-        // A sector may have been two: the one that is missing and the one that it lies on.
-        Damage::Lie(_) if !closed => unproven,
-        Damage::Rot | Damage::HeaderRot if !closed => unproven,
+        Damage::Lie(_) | Damage::Rot | Damage::HeaderRot if !closed => unproven,
         _ => 0,
     };
     let silent = shown == 0 && missing > allowed;

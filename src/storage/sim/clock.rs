@@ -27,7 +27,7 @@ impl SimClock {
     pub fn advance(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.nanos.fetch_add(nanos, Ordering::SeqCst);
-        #[cfg(shuttle)]
+        #[cfg(ackline_shuttle)]
         crate::sync::let_time_pass();
     }
 
