@@ -15,7 +15,7 @@ use crate::threads;
 const THREADED: &str = "wake-ups";
 
 /// How many rounds of threads a trial has.
-pub(crate) const ROUNDS: u64 = 50;
+pub(crate) const ROUNDS: u64 = 150;
 
 /// A trial in which no run of the simulation ends for so long hangs: a run takes milliseconds.
 const HANG: Duration = Duration::from_secs(60);
@@ -147,7 +147,7 @@ fn with_crashes(seed: u64, crashes: u64) -> Outcome {
 
 /// Words of a violation, and what the check that answers it is called in the table. The first
 /// that fit count.
-const CHECKS: [(&str, &str); 34] = [
+const CHECKS: [(&str, &str); 46] = [
     ("panic: ", "a panic"),
     ("an ack was undone", "ack undone"),
     ("an ack was invented", "ack invented"),
@@ -163,7 +163,19 @@ const CHECKS: [(&str, &str); 34] = [
     ("lost: ", "lost"),
     ("cut in two", "batch cut in two"),
     ("batch at", "batch cut in two"),
+    ("given up too early", "given up too early"),
+    ("never got", "never delivered"),
+    ("attempts can be", "too many attempts"),
+    ("which is done", "delivered although done"),
+    ("delivered before", "delivered too early"),
+    ("was taken (", "argument not refused"),
+    ("what became of it", "explanation"),
+    ("came twice", "delivered twice"),
+    ("cannot poll", "cannot poll"),
+    ("refused", "refused"),
+    ("beyond the end", "beyond the end"),
     ("in place of", "altered"),
+    ("instead of", "altered"),
     ("altered", "altered"),
     ("invented", "invented"),
     ("reordered", "reordered"),
@@ -194,5 +206,5 @@ fn label(violation: &str) -> String {
     );
     let words = label.split_whitespace().take_while(|word| !word.contains(char::is_numeric));
     let label = words.collect::<Vec<_>>().join(" ");
-    if label.is_empty() { "order".to_owned() } else { label }
+    if label.is_empty() { "other than promised".to_owned() } else { label }
 }
