@@ -109,7 +109,13 @@ if [ -z "${CRASH_SOAK-}" ]; then
     CRASH_SOAK=${CARGO_TARGET_DIR:-$here/../../target}/release/examples/crash_soak
 fi
 
-work=$(mktemp -d "${POWER_CUT_TMPDIR:-/dev/shm}/power-cut-XXXXXX")
+# The image, its copy, and what a lossy disk remembers.
+place=${POWER_CUT_TMPDIR:-/dev/shm} needed=262144
+[ "$fs" = ext4 ] || needed=1048576
+free=$(df --output=avail -k "$place" | tail -n 1)
+[ "$free" -ge "$needed" ] || skip "$place has $free KiB free, and $needed are needed (POWER_CUT_TMPDIR)"
+
+work=$(mktemp -d "$place/power-cut-XXXXXX")
 disk=
 clean_up() {
     umount -l "$work/mnt" 2> /dev/null || true
@@ -130,6 +136,8 @@ clean_up() {
     fi
 }
 trap clean_up EXIT
+# Whoever stops it has no use for what it found so far.
+trap 'keep=no; exit 130' INT TERM
 
 echo "$fs" > "$work/fs"
 mkdir "$work/mnt" "$work/disk"
