@@ -21,7 +21,7 @@ mod gate;
 use gate::{Gate, GatedStorage};
 
 /// A round in which nothing happens for so long hangs.
-const HANG: Duration = Duration::from_secs(5);
+const HANG: Duration = Duration::from_secs(10);
 
 /// Longer than any round: who waits for this waits for ever.
 const FOR_EVER: Duration = Duration::from_secs(3600);
