@@ -15,9 +15,10 @@ use crate::format::name::{self, FileKind};
 use crate::mutant::{self, Mutant};
 use crate::offset::Position;
 use crate::options::Options;
+use crate::segment::chunk::usize_of;
 use crate::segment::index::SegmentIndex;
 use crate::segment::recovery::{Verdict, classify_tail};
-use crate::segment::scan::{Scan, Stop, scan};
+use crate::segment::scan::{Scan, Stop, is_echoed, scan};
 use crate::segment::sealed::open_segment;
 use crate::segment::writer::{self, Start, marker};
 use crate::segment::{Active, ReadOptions, Segment, Segments, Starts, Tail};
@@ -215,11 +216,13 @@ fn recover(
             // would otherwise stop here. One that is revoked already is revoked again: where the
             // sync of that failed, the cache shows what the disk does not have.
             let revoked = scanned.stop == Stop::Marker(Kind::Opened);
-            let marks = (verdict == Verdict::Clean || revoked)
-                && options.media.may_mark(&segment, scanned.end);
-            if marks && !mutant::on(Mutant::ReopeningNotMarked) {
-                let opened = marker(Kind::Opened, scanned.end, &scanned.tail, scanned.end);
-                writer::mark(&segment, &opened)?;
+            let kind = if verdict == Verdict::Clean || revoked { Kind::Opened } else { Kind::Idle };
+            // All is durable, and two more sectors are to say so from now on.
+            let lacks_echoes = kind == Kind::Idle && !is_echoed(&segment, &scanned, kind)?;
+            let marks = kind == Kind::Opened && !mutant::on(Mutant::ReopeningNotMarked);
+            if (marks || lacks_echoes) && options.media.may_mark(&segment, scanned.end) {
+                let mark = marker(kind, scanned.end, &scanned.tail, scanned.end);
+                writer::mark(&segment, &mark)?;
             }
             Ok(go_on(replay, listing.bases.clone(), segment, &scanned, report))
         }
@@ -292,18 +295,21 @@ fn prove(part: &Part, until: Position) -> Result<(Scan, State)> {
     Ok((proven, replay.state))
 }
 
-/// Makes the frames and gaps from `base` on those of a file with another salt. They have just
-/// been read, so they are whole.
-fn salt_anew(frames: &mut [u8], base: Position, from: u32, to: u32) {
+/// Makes the frames and gaps of a segment from `base` on those of a file with another salt.
+fn salt_anew(old: &Segment, frames: &mut [u8], base: Position, salt: u32) -> Result<()> {
     let mut at = 0;
     while let Some(rest) = frames.get_mut(at..).filter(|rest| !rest.is_empty()) {
-        let Ok((header, _)) = Header::decode(rest, from) else { return };
-        Header::salt_anew(rest, from, to);
+        let (header, _) = Header::decode(rest, old.head.salt).map_err(|bad| {
+            let byte = old.file_at(base) + at as u64;
+            Error::corrupt(&old.name, byte, "the header just read", format!("{bad:?}"))
+        })?;
+        Header::salt_anew(rest, old.head.salt, salt);
         at = match header.kind {
-            Kind::Gap => crate::segment::chunk::usize_of(header.durable.0 - base.0),
-            _ => at + crate::segment::chunk::usize_of(header.frame_bytes()),
+            Kind::Gap => usize_of(header.durable.0 - base.0),
+            _ => at + usize_of(header.frame_bytes()),
         };
     }
+    Ok(())
 }
 
 /// Moves what is not proven to be durable to a new segment, and syncs it there: what was read
@@ -321,7 +327,7 @@ fn rewrite(
     if base < part.durable {
         (proven, state) = prove(part, base)?;
     }
-    let bytes = crate::segment::chunk::usize_of(part.scanned.end.0 - base.0);
+    let bytes = usize_of(part.scanned.end.0 - base.0);
     let mut tail = vec![0; bytes];
     let read = read_full(&*old.file, &mut tail, old.file_at(base))
         .map_err(|e| Error::io("read", &old.name, e))?;
@@ -346,7 +352,7 @@ fn rewrite(
         created_ms: if moves_whole_segment { old.head.created_ms } else { clock.wall_ms() },
         salt: draws.salt(),
     };
-    salt_anew(&mut tail, base, old.head.salt, start.salt);
+    salt_anew(old, &mut tail, base, start.salt)?;
     let needed = writer::file_bytes_for(frames_at(checkpoint.len()), bytes as u64);
     let room = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
     let temporary = name::unfinished(base);

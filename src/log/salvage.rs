@@ -12,13 +12,13 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::format::frame::{HEADER_BYTES, Header, Kind, MAGIC};
 use crate::format::header::SegmentHead;
-use crate::format::{ALIGNMENT, name};
+use crate::format::{ALIGNMENT, SECTOR_BYTES, name};
 use crate::offset::Position;
 use crate::segment::chunk::usize_of;
 use crate::segment::scan::{Stop, scan};
 use crate::segment::sealed::open_segment;
 use crate::segment::writer::{Start, file_bytes_for, marker};
-use crate::segment::{Segment, Tail};
+use crate::segment::{Layout, Segment, Tail};
 use crate::state::State;
 use crate::storage::disk::DiskStorage;
 use crate::storage::{Storage, read_full, write_full};
@@ -28,6 +28,9 @@ use super::replay::Replay;
 
 /// More than the largest segment: 4 GiB by option, or one batch of 2 GiB and its overhead.
 const SEGMENT_BYTES_MAX: u64 = 8 << 30;
+
+/// How many of the salts in a file are tried. It has one; what its bodies hold may have others.
+const SALTS_MAX: usize = 16;
 
 /// What salvage found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +52,8 @@ pub struct Lost {
     pub file: String,
     /// The position at which the loss begins.
     pub from: Position,
-    /// The position at which the log goes on.
+    /// The position at which the log goes on; `from` where nothing is lost but the file itself, or
+    /// its head, which was made again.
     pub to: Position,
 }
 
@@ -143,6 +147,16 @@ struct Salvage<'a> {
     report: SalvageReport,
 }
 
+/// What is known of a file that is written anew.
+enum Found {
+    /// Head and checkpoint are whole.
+    Whole((Segment, Vec<u8>)),
+    /// They are not, or the file is missing.
+    NoHead,
+    /// They are those of another log.
+    Foreign,
+}
+
 /// A whole frame in a damaged file.
 #[derive(Clone, Copy)]
 struct Run {
@@ -166,7 +180,9 @@ impl Salvage<'_> {
             Ok((segment, checkpoint)) if segment.head.log_id == self.log_id => {
                 Some((segment, checkpoint))
             }
-            Ok(_) | Err(Error::Corrupt { .. }) => None,
+            // What another log has there is not a part of this one.
+            Ok(_) => return self.rebuild(Found::Foreign, previous, base, next),
+            Err(Error::Corrupt { .. }) => None,
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -179,7 +195,8 @@ impl Salvage<'_> {
         {
             return Ok(());
         }
-        self.rebuild(opened.filter(|_| whole_head), previous, base, next)
+        let found = opened.filter(|_| whole_head).map_or(Found::NoHead, Found::Whole);
+        self.rebuild(found, previous, base, next)
     }
 
     /// Takes in a segment as it is. `false` if it is damaged.
@@ -214,19 +231,26 @@ impl Salvage<'_> {
     /// Writes a damaged or missing segment anew, with markers where frames are lost.
     fn rebuild(
         &mut self,
-        opened: Option<(Segment, Vec<u8>)>,
+        found: Found,
         previous: Option<Position>,
         base: Position,
         next: Option<Position>,
     ) -> Result<()> {
         let (file_name, lost_before) = (name::segment(base), self.report.lost.len());
         let old = self.read_file(&file_name)?;
-        let (mut head, checkpoint) = match opened {
-            Some((segment, checkpoint)) => (segment.head, checkpoint),
-            None => self.new_head(previous, base)?,
+        let frames = if matches!(found, Found::Foreign) { &[][..] } else { &old };
+        let (mut head, checkpoint, salt) = match found {
+            Found::Whole((segment, checkpoint)) => {
+                let salt = segment.head.salt;
+                (segment.head, checkpoint, Some(salt))
+            }
+            Found::NoHead | Found::Foreign => {
+                let (head, checkpoint) = self.new_head(previous, base)?;
+                (head, checkpoint, None)
+            }
         };
-        head.salt = find_salt(&old, head.salt);
-        let (runs, evidence) = find_frames(&old, base, next, head.salt);
+        let (runs, evidence);
+        (head.salt, runs, evidence) = find_salt(frames, base, next, salt);
         let runs = consistent(runs);
         let after_last = runs.last().map_or(base, |run| run.position.plus(run.bytes as u64));
         // Where promised frames at the very end are lost, the log goes on behind them.
@@ -245,6 +269,11 @@ impl Salvage<'_> {
         let file_at = |position: Position| usize_of(head.frames_at() + (position.0 - base.0));
         let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
         let (mut at, mut tail) = (base, tail);
+        let sealed_at = file_at(after_last);
+        let was_sealed = next.is_none()
+            && old.get(sealed_at..).is_some_and(|bytes| {
+                Header::decode(bytes, head.salt).is_ok_and(|found| found.0.kind == Kind::Sealed)
+            });
         for run in &runs {
             // A file that was put together from others may hold frames that reach too far.
             if run.position < at || run.position.0 + run.bytes as u64 > end.0 {
@@ -268,11 +297,17 @@ impl Salvage<'_> {
             new[file_at(next)..file_at(next) + HEADER_BYTES].copy_from_slice(&sealed);
         } else {
             // It says, too, that the salt of the head is that of the file.
-            marker(Kind::Idle, end, &tail, end).encode(&mut new[file_at(end)..], head.salt);
+            let idle = marker(Kind::Idle, end, &tail, end);
+            let echoes = Layout::of(&head, size).echoes_of(&idle);
+            for (at, header) in std::iter::once((file_at(end) as u64, idle)).chain(echoes) {
+                header.encode(&mut new[usize_of(at)..], head.salt);
+            }
         }
         if lost_before == self.report.lost.len() {
-            // The frames are whole: what is missing is the segment that followed.
-            self.report.lost.push(Lost { file: name::segment(end), from: end, to: end });
+            // The frames are whole: what is missing is the segment that followed, or the head.
+            let (file, at) =
+                if was_sealed { (name::segment(end), end) } else { (file_name.clone(), base) };
+            self.report.lost.push(Lost { file, from: at, to: at });
         }
         self.replace(&file_name, base, &old, &new)?;
         let (segment, checkpoint) = open_segment(self.storage, base)?;
@@ -381,18 +416,43 @@ fn consistent(runs: Vec<Run>) -> Vec<Run> {
     kept
 }
 
-/// The salt of most of the headers in a file, or what its head says if there is one with that.
-fn find_salt(bytes: &[u8], said: u32) -> u32 {
+/// The salt of a file, with the frames that have it: the one that most bytes of it speak for. The
+/// head may be lost, or be that of another file; and bodies may hold what looks like frames, but
+/// are larger than that.
+fn find_salt(
+    bytes: &[u8],
+    base: Position,
+    next: Option<Position>,
+    said: Option<u32>,
+) -> (u32, Vec<Run>, Position) {
     let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
     for at in (0..bytes.len()).step_by(ALIGNMENT) {
-        if let Some(salt) = Header::salt_of(&bytes[at..]) {
+        let Some(salt) = Header::salt_of(&bytes[at..]) else { continue };
+        let header = Header::decode(&bytes[at..], salt);
+        if header.is_ok_and(|(header, _)| begins_at(base, at, &header).is_some()) {
             *counts.entry(salt).or_default() += 1;
         }
     }
-    if counts.contains_key(&said) {
-        return said;
+    let mut salts: Vec<(usize, u32)> = counts.into_iter().map(|(salt, n)| (n, salt)).collect();
+    salts.sort_unstable_by(|a, b| b.cmp(a));
+    salts.truncate(SALTS_MAX);
+    let mut best = (said.unwrap_or(0), Vec::new(), base);
+    let mut best_bytes = 0;
+    for salt in said.into_iter().chain(salts.into_iter().map(|(_, salt)| salt)) {
+        let (runs, evidence) = find_frames(bytes, base, next, salt);
+        let runs_bytes: usize = runs.iter().map(|run| run.bytes).sum();
+        if runs_bytes > best_bytes || (best_bytes == 0 && evidence > best.2) {
+            (best, best_bytes) = ((salt, runs, evidence), runs_bytes);
+        }
     }
-    counts.into_iter().max_by_key(|(_, count)| *count).map_or(said, |(salt, _)| salt)
+    best
+}
+
+/// The byte of a file at which its frames begin, if a header in it lies where it belongs.
+fn begins_at(base: Position, at: usize, header: &Header) -> Option<u64> {
+    let before = header.position.0.checked_sub(base.0)?;
+    let begin = (at as u64).checked_sub(before)?;
+    (begin > 0 && begin.is_multiple_of(SECTOR_BYTES as u64)).then_some(begin)
 }
 
 /// All whole frames of a file that lie where they belong, whatever lies between them, and the
@@ -411,9 +471,8 @@ fn find_frames(
         let header = (bytes[at..at + 4] == MAGIC.to_le_bytes())
             .then(|| Header::decode(&bytes[at..], salt).ok())
             .flatten()
-            .filter(|(header, _)| header.position >= base)
             .filter(|(header, _)| {
-                let mapped = (at as u64).checked_sub(header.position.0 - base.0);
+                let mapped = begins_at(base, at, header);
                 mapped.is_some() && (offset.is_none() || offset == mapped)
             });
         let Some((header, identity)) = header else {

@@ -35,6 +35,62 @@ pub(crate) struct Tail {
     pub(crate) epoch: u64,
 }
 
+/// Where things lie in a segment file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    pub(crate) base: Position,
+    pub(crate) frames_at: u64,
+    pub(crate) file_bytes: u64,
+}
+
+impl Layout {
+    pub(crate) fn of(head: &SegmentHead, file_bytes: u64) -> Self {
+        Self { base: head.base, frames_at: head.frames_at(), file_bytes }
+    }
+
+    /// The byte of the file at which a position lies.
+    pub(crate) fn file_at(&self, position: Position) -> u64 {
+        self.frames_at + (position.0 - self.base.0)
+    }
+
+    /// The position of a byte of the file behind its head.
+    pub(crate) fn position_at(&self, file_at: u64) -> Position {
+        self.base.plus(file_at - self.frames_at)
+    }
+
+    /// The position up to which frames fit; behind it is room for a marker, and for its echoes.
+    pub(crate) fn room_end(&self) -> Position {
+        let room = self.echoes_at().saturating_sub(self.frames_at + HEADER_BYTES as u64);
+        self.base.plus(room)
+    }
+
+    /// The byte of the file behind which only echoes lie.
+    pub(crate) fn echoes_at(&self) -> u64 {
+        let sectors = (self.file_bytes.saturating_sub(HEADER_BYTES as u64)) / SECTOR_BYTES as u64;
+        (sectors + 1).saturating_sub(ECHOES as u64) * SECTOR_BYTES as u64
+    }
+
+    /// The bytes of the file at which echoes lie; those that the head leaves room for.
+    pub(crate) fn echoes(&self) -> impl Iterator<Item = u64> + use<> {
+        let (first, frames_at) = (self.echoes_at(), self.frames_at);
+        let echoes = (0..ECHOES).map(move |number| first + number as u64 * SECTOR_BYTES as u64);
+        echoes.filter(move |at| *at >= frames_at)
+    }
+
+    /// The copies of a marker, each with the byte of the file at which it lies.
+    ///
+    /// They lie in other sectors than the frames, so that no two sectors that are lost or trade
+    /// places take both the last records and all that vouches for them. There are none where the
+    /// frames reach too far, as they do in files that were made without room for them.
+    pub(crate) fn echoes_of(&self, marker: &Header) -> impl Iterator<Item = (u64, Header)> + use<> {
+        let has_room = self.file_at(marker.position) + HEADER_BYTES as u64 <= self.echoes_at();
+        let echoes = if has_room { ECHOES } else { 0 };
+        let (layout, marker) = (*self, *marker);
+        let echo = move |at| (at, Header { position: layout.position_at(at), ..marker });
+        self.echoes().take(echoes).map(echo)
+    }
+}
+
 /// An open segment file.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -42,7 +98,7 @@ pub(crate) struct Segment {
     pub(crate) name: String,
     pub(crate) head: SegmentHead,
     pub(crate) file_bytes: u64,
-    frames_at: u64,
+    pub(crate) layout: Layout,
 }
 
 impl Segment {
@@ -52,8 +108,14 @@ impl Segment {
         head: SegmentHead,
         file_bytes: u64,
     ) -> Self {
-        let frames_at = head.frames_at();
-        Self { file, name, head, file_bytes, frames_at }
+        let layout = Layout::of(&head, file_bytes);
+        Self { file, name, head, file_bytes, layout }
+    }
+
+    /// The same file as if its head had another salt.
+    fn salted(&self, salt: u32) -> Self {
+        let head = SegmentHead { salt, ..self.head.clone() };
+        Self::new(Arc::clone(&self.file), self.name.clone(), head, self.file_bytes)
     }
 
     pub(crate) fn base(&self) -> Position {
@@ -62,43 +124,12 @@ impl Segment {
 
     /// The byte of the file at which a position lies.
     pub(crate) fn file_at(&self, position: Position) -> u64 {
-        self.frames_at + (position.0 - self.head.base.0)
+        self.layout.file_at(position)
     }
 
-    /// The position of a byte of the file behind its head.
-    fn position_at(&self, file_at: u64) -> Position {
-        self.head.base.plus(file_at - self.frames_at)
-    }
-
-    /// The position up to which frames fit; behind it is room for a marker, and for its echoes.
+    /// The position up to which frames fit.
     pub(crate) fn room_end(&self) -> Position {
-        let room = self.echoes_at().saturating_sub(self.frames_at + HEADER_BYTES as u64);
-        self.head.base.plus(room)
-    }
-
-    /// The byte of the file behind which only echoes lie.
-    pub(crate) fn echoes_at(&self) -> u64 {
-        let sectors = (self.file_bytes.saturating_sub(HEADER_BYTES as u64)) / SECTOR_BYTES as u64;
-        (sectors + 1).saturating_sub(ECHOES as u64) * SECTOR_BYTES as u64
-    }
-
-    /// The copies of a marker, each with the byte of the file at which it lies.
-    ///
-    /// They lie in other sectors than the frames, so that no two sectors that are lost or trade
-    /// places take both the last records and all that vouches for them. There are none where the
-    /// frames reach too far, as they do in files that were made without room for them.
-    pub(crate) fn echoes_of(&self, marker: &Header) -> impl Iterator<Item = (u64, Header)> {
-        let has_room = self.file_at(marker.position) + HEADER_BYTES as u64 <= self.echoes_at();
-        let echoes = if has_room { ECHOES } else { 0 };
-        let marker = *marker;
-        let echo = move |at| (at, Header { position: self.position_at(at), ..marker });
-        self.echoes().take(echoes).map(echo)
-    }
-
-    /// The bytes of the file at which echoes lie.
-    pub(crate) fn echoes(&self) -> impl Iterator<Item = u64> {
-        let first = self.echoes_at();
-        (0..ECHOES).map(move |number| first + number as u64 * SECTOR_BYTES as u64)
+        self.layout.room_end()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::storage::read_full;
 
 use super::chunk::usize_of;
 use super::writer::marker;
-use super::{Segment, Tail};
+use super::{ECHOES, Segment, Tail};
 
 /// How much is read at a time.
 const WINDOW_BYTES: usize = 1024 * 1024;
@@ -45,7 +45,7 @@ pub(crate) struct Scan {
     pub(crate) rest_is_dirty: bool,
     /// Where the last gap begins: of what follows, nobody knows how much it continues.
     pub(crate) gap: Option<Position>,
-    /// The salt in which all echoes agree where no header at all has the one of the head.
+    /// The salt of the frames that the file holds, where no header has the one of its head.
     pub(crate) other_salt: Option<u32>,
 }
 
@@ -88,18 +88,33 @@ pub(crate) enum Visited<'a> {
 pub(crate) fn scan(
     segment: &Segment,
     until: Option<Position>,
-    mut visit: impl FnMut(Visited<'_>) -> Result<()>,
+    visit: impl FnMut(Visited<'_>) -> Result<()>,
 ) -> Result<Scan> {
+    let (mut scan, headers) = scan_salted(segment, until, visit)?;
+    let looked_everywhere = until.is_none_or(|until| scan.end < until);
+    if headers == 0 && looked_everywhere {
+        scan.other_salt = other_salt(segment)?;
+    }
+    Ok(scan)
+}
+
+/// The same, with no eye for other salts than that of the head; also the number of headers that
+/// were seen.
+fn scan_salted(
+    segment: &Segment,
+    until: Option<Position>,
+    mut visit: impl FnMut(Visited<'_>) -> Result<()>,
+) -> Result<(Scan, usize)> {
     let head = &segment.head;
     let mut window = Window { segment, bytes: Vec::new(), at: 0 };
     let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
     let (end, stop, rest_is_dirty) = (head.base, Stop::FileEnd, false);
     let (durable, gap, other_salt) = (head.base, None, None);
     let mut scan = Scan { end, tail, stop, durable, rest_is_dirty, gap, other_salt };
-    let (mut after_gap, mut salt_found) = (false, false);
+    let (mut after_gap, mut headers) = (false, 0);
     loop {
         if until.is_some_and(|until| scan.end >= until) {
-            return Ok(scan);
+            return Ok((scan, headers));
         }
         let at = segment.file_at(scan.end);
         let bytes = window.get(at, HEADER_BYTES)?;
@@ -111,7 +126,7 @@ pub(crate) fn scan(
                 break;
             }
         };
-        salt_found = true;
+        headers += 1;
         scan.durable = scan.durable.max(header.durable);
         if header.kind == Kind::Gap && header.durable > scan.end {
             let left = segment.file_bytes.saturating_sub(at);
@@ -145,19 +160,16 @@ pub(crate) fn scan(
     }
     // After a clean close nothing was written. The marker alone does not prove it: the disk may
     // have brought back a sector from before the log was opened again.
-    if scan.stop != Stop::Marker(Kind::Closed) || !is_echoed(segment, &scan)? {
-        salt_found |= look_behind(segment, &mut window, &mut scan)?;
-        if !salt_found {
-            scan.other_salt = salt_of_echoes(segment)?;
-        }
+    if scan.stop != Stop::Marker(Kind::Closed) || !is_echoed(segment, &scan, Kind::Closed)? {
+        headers += look_behind(segment, &mut window, &mut scan)?;
     }
-    Ok(scan)
+    Ok((scan, headers))
 }
 
-/// Whether an echo says, too, that the log was closed at the end of `scan`.
-fn is_echoed(segment: &Segment, scan: &Scan) -> Result<bool> {
-    let marker = marker(Kind::Closed, scan.end, &scan.tail, scan.end);
-    let Some((at, expected)) = segment.echoes_of(&marker).next() else { return Ok(false) };
+/// Whether an echo says, too, that there is such a marker at the end of `scan`.
+pub(crate) fn is_echoed(segment: &Segment, scan: &Scan, kind: Kind) -> Result<bool> {
+    let marker = marker(kind, scan.end, &scan.tail, scan.end);
+    let Some((at, expected)) = segment.layout.echoes_of(&marker).next() else { return Ok(false) };
     let mut bytes = [0; HEADER_BYTES];
     let read = read_full(&*segment.file, &mut bytes, at)
         .map_err(|e| Error::io("read", &segment.name, e))?;
@@ -215,32 +227,40 @@ fn check_body(header: &Header, body: &[u8]) -> std::result::Result<(), Stop> {
     Ok(())
 }
 
-/// The salt in which all echoes agree, if they do.
-fn salt_of_echoes(segment: &Segment) -> Result<Option<u32>> {
+/// The salt of what a file holds that does not hold anything with the salt of its head.
+///
+/// A torn write may leave a header of another file, but not in all places where one of this file
+/// was: so it takes a whole frame, or three headers that know of frames that were promised.
+fn other_salt(segment: &Segment) -> Result<Option<u32>> {
+    let layout = &segment.layout;
     let mut salts = Vec::new();
-    for at in segment.echoes() {
+    for at in std::iter::once(layout.frames_at).chain(layout.echoes()) {
         let mut bytes = [0; HEADER_BYTES];
         let read = read_full(&*segment.file, &mut bytes, at)
             .map_err(|e| Error::io("read", &segment.name, e))?;
-        let salt = Header::salt_of(&bytes[..read]);
-        salts.push(salt.filter(|salt| {
-            Header::decode(&bytes[..read], *salt)
-                .is_ok_and(|(found, _)| found.position == segment.position_at(at))
-        }));
+        salts.extend(Header::salt_of(&bytes[..read]));
     }
+    salts.sort_unstable();
     salts.dedup();
-    Ok(if let [salt] = salts[..] { salt } else { None })
+    for salt in salts {
+        let (scan, headers) = scan_salted(&segment.salted(salt), None, |_| Ok(()))?;
+        let base = segment.base();
+        if scan.end > base || (scan.durable > base && headers > ECHOES) {
+            return Ok(Some(salt));
+        }
+    }
+    Ok(None)
 }
 
 /// Looks for headers behind the end: their watermarks tell whether what is broken was promised.
-/// Answers whether there are any.
-fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> Result<bool> {
-    let mut is_any = false;
+/// Returns their number.
+fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> Result<usize> {
+    let mut headers = 0;
     // A marker itself is not behind the end.
     let skip = if matches!(scan.stop, Stop::Marker(_)) { HEADER_BYTES } else { 0 };
     let mut at = segment.file_at(scan.end) + skip as u64;
     // The sectors of the echoes are not for frames: whatever is there is in the way of none.
-    let echoes_at = segment.echoes_at();
+    let echoes_at = segment.layout.echoes_at();
     let frames_until = if at <= echoes_at { echoes_at } else { segment.file_bytes };
     while at < segment.file_bytes {
         // Windows overlap by a header, so that none is cut in two.
@@ -250,7 +270,7 @@ fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> R
         }
         let of_frames = bytes.len().min(usize_of(frames_until.saturating_sub(at)));
         scan.rest_is_dirty |= !is_zero(&bytes[..of_frames]);
-        let base = segment.position_at(at);
+        let base = segment.layout.position_at(at);
         let last = bytes.len().saturating_sub(HEADER_BYTES - 1);
         for i in (0..last).step_by(ALIGNMENT) {
             if bytes[i..i + 4] != frame::MAGIC.to_le_bytes() {
@@ -259,14 +279,14 @@ fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> R
             if let Ok((header, _)) = Header::decode(&bytes[i..], segment.head.salt)
                 && header.position == base.plus(i as u64)
             {
-                is_any = true;
+                headers += 1;
                 scan.durable = scan.durable.max(header.durable);
             }
         }
         let whole_steps = last.max(1).next_multiple_of(ALIGNMENT);
         at += whole_steps as u64;
     }
-    Ok(is_any)
+    Ok(headers)
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
