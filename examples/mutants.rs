@@ -44,7 +44,7 @@ Usage: mutants [OPTIONS]
 
 Options:
   --trials N     how often each mutant is tried, from seeds of its own [default: 9]
-  --crashes N    how many crashes a trial has to find it [default: 10000]
+  --crashes N    how many crashes a trial has to find it [default: 30000]
   --seed N       where the seeds begin [default: 1]
   --only NAME    try this mutant, and none of the others nor the code as it is; may be repeated
   --jobs N       how many processes run at a time [default: the number of cores]
@@ -72,7 +72,7 @@ struct Job {
 
 fn parse() -> Result<Option<Arguments>, lexopt::Error> {
     let mut arguments = Arguments {
-        budget: Budget { trials: 9, crashes: 10_000, seed: 1 },
+        budget: Budget { trials: 9, crashes: 30_000, seed: 1 },
         only: Vec::new(),
         jobs: std::thread::available_parallelism().map_or(1, usize::from),
         write: None,

@@ -78,12 +78,16 @@ fn fill(log: &Log) {
     }
 }
 
-/// Opens a copy of a fixture, since opening writes.
-fn open_copy(version: &str, dir: &Path) -> Log {
+fn copy_of(version: &str, dir: &Path) {
     for entry in fs::read_dir(fixture(version)).expect("a fixture") {
         let entry = entry.expect("an entry");
         fs::copy(entry.path(), dir.join(entry.file_name())).expect("copies");
     }
+}
+
+/// Opens a copy of a fixture, since opening writes.
+fn open_copy(version: &str, dir: &Path) -> Log {
+    copy_of(version, dir);
     options().open(dir).expect("opens")
 }
 
@@ -141,4 +145,41 @@ fn check(version: &str, ending: Ending) {
     let offsets: Vec<_> = polled.iter().map(|message| message.offset().0).collect();
     assert_eq!(offsets, [5].into_iter().chain(10..60).collect::<Vec<_>>());
     assert_eq!(polled[0].attempt(), 2);
+}
+
+/// A log from before echoes and salts whose process was killed: what opening writes again gets
+/// a salt, and lies behind segments without.
+#[test]
+fn version_1_before_echoes_and_salts_is_recovered_and_goes_on() {
+    for kept in [0, 64] {
+        let dir = tempfile::tempdir().expect("a directory");
+        copy_of("v1", dir.path());
+        let newest = dir.path().join("00000000000000006928.seg");
+        let mut bytes = fs::read(&newest).expect("reads");
+        let mut headers =
+            (0..bytes.len()).step_by(8).filter(|at| bytes[*at..].starts_with(b"AKLF"));
+        let closed = headers.next_back().expect("the marker");
+        // It had not been closed yet, or was about to be written to.
+        bytes[closed..closed + 64].fill(0);
+        bytes[closed..closed + kept].fill(7);
+        fs::write(&newest, bytes).expect("writes");
+        for again in 0..2 {
+            let log = options().open(dir.path()).expect("opens");
+            let torn = again == 0 && kept > 0;
+            assert_eq!(
+                (log.report().ending, log.report().dropped_torn_tail),
+                match again {
+                    0 => (Ending::Unclean, torn),
+                    _ => (Ending::Closed, false),
+                }
+            );
+            assert_eq!(log.report().rewritten_bytes > 0, again == 0);
+            let orders = log.topic("orders").expect("there");
+            let read = orders.read_from(Offset(0)).expect("reads");
+            let read: Vec<_> = read.map(|message| message.expect("whole")).collect();
+            assert_eq!(read.len(), 60 + again);
+            orders.append("one more").expect("appends");
+            log.close().expect("closes");
+        }
+    }
 }

@@ -169,8 +169,8 @@ fn what_salvage_wrote_is_vouched_for_by_more_than_one_sector() {
     let bytes = fs::read(&path).expect("reads");
     let [first, second] = echoes(&path);
     assert!(bytes[first..].starts_with(b"AKLF") && bytes[second..].starts_with(b"AKLF"));
-    let headers = (0..first).step_by(8).filter(|at| bytes[*at..].starts_with(b"AKLF"));
-    let marker = headers.last().expect("a marker");
+    let mut headers = (0..first).step_by(8).filter(|at| bytes[*at..].starts_with(b"AKLF"));
+    let marker = headers.next_back().expect("a marker");
     zero_sector(&path, marker / SECTOR * SECTOR);
     assert!(matches!(options().open(log.path()), Err(Error::Corrupt { .. })));
 }

@@ -32,7 +32,7 @@ pub fn run(data: &[u8]) {
         damage(&mut files, &mut bytes);
     }
     let (disk, clock) = (disk_with(&files, 1), SimClock::new());
-    match options(&clock).open_on(disk.storage()) {
+    match options(&disk, &clock).open_on(disk.storage()) {
         Ok(log) => check_and_use(original, log, &disk, &clock),
         Err(Error::Corrupt { .. }) => salvage(original, &disk, &clock),
         Err(Error::UnsupportedVersion { .. } | Error::ForeignFile { .. }) => {}
@@ -55,7 +55,7 @@ fn salvage(original: &Original, disk: &SimDisk, clock: &SimClock) {
         Err(Error::Corrupt { .. } | Error::UnsupportedVersion { .. }) => return,
         Err(error) => panic!("an unexpected answer of salvage: {error:?}"),
     }
-    let log = options(clock).open_on(disk.storage()).expect("what was salvaged opens");
+    let log = options(disk, clock).open_on(disk.storage()).expect("what was salvaged opens");
     for name in log.topics() {
         if let Ok(topic) = log.topic(&name) {
             let (_, error) = read_all(&topic);
@@ -131,7 +131,7 @@ fn damage(files: &mut Vec<File>, bytes: &mut Bytes<'_>) {
 fn make(variant: usize) -> Original {
     let (disk, clock) = (SimDisk::new(variant as u64), SimClock::new());
     let mut payloads = HashMap::new();
-    let log = options(&clock).open_on(disk.storage()).expect("opens");
+    let log = options(&disk, &clock).open_on(disk.storage()).expect("opens");
     for i in 0..60_usize {
         let name = if i % 3 == 0 { "a" } else { "b" };
         let topic = log.topic(name).expect("a topic");

@@ -112,15 +112,15 @@ pub fn files_of(disk: &SimDisk) -> Vec<File> {
     files
 }
 
-/// Options for small files.
-pub fn options(clock: &SimClock) -> Options {
+/// Options for small files, and salts that differ from opening to opening.
+pub fn options(disk: &SimDisk, clock: &SimClock) -> Options {
     Options::new()
         .segment_bytes(4096)
         .payload_bytes_max(4096)
         .recent_bytes(1024)
         .open_segments_max(2)
         .lock_timeout(Duration::ZERO)
-        .simulated(Arc::new(clock.clone()), 1)
+        .simulated(Arc::new(clock.clone()), disk.calls())
 }
 
 /// All messages of a topic that can be read, and the first error if it is not about a gap.
@@ -165,7 +165,7 @@ pub fn use_and_reopen(log: Log, disk: &SimDisk, clock: &SimClock) -> Result<()> 
     }
     drop(log.maintain());
     log.close()?;
-    let log = options(clock).open_on(disk.storage())?;
+    let log = options(disk, clock).open_on(disk.storage())?;
     let topic = log.topic("fuzzed")?;
     for (i, offset) in (0..).zip(appended) {
         let message = topic.read_from(offset)?.next().expect("what was appended is there")?;

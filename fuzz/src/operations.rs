@@ -63,7 +63,7 @@ impl Run {
     fn options(&self) -> Options {
         let policy = if self.each { SyncPolicy::EachAppend } else { SyncPolicy::default() };
         let media = if self.sectors { Media::WholeSectors } else { Media::PowersafeOverwrite };
-        options(&self.clock).sync(policy).media(media)
+        options(&self.disk, &self.clock).sync(policy).media(media)
     }
 
     fn open(&mut self) {

@@ -5,14 +5,13 @@
 //! is, so positions and offsets keep their meaning. Nothing is deleted: a file that is replaced
 //! is first copied to the directory `quarantine`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::format::frame::{HEADER_BYTES, Header, Kind, MAGIC};
+use crate::format::frame::{Header, Kind};
 use crate::format::header::SegmentHead;
-use crate::format::{ALIGNMENT, SECTOR_BYTES, name};
+use crate::format::name;
 use crate::offset::Position;
 use crate::segment::chunk::usize_of;
 use crate::segment::scan::{Stop, scan};
@@ -23,14 +22,12 @@ use crate::state::State;
 use crate::storage::disk::DiskStorage;
 use crate::storage::{Storage, read_full, write_full};
 
+use super::frames::{consistent, find_salt};
 use super::open::{list, lock};
 use super::replay::Replay;
 
 /// More than the largest segment: 4 GiB by option, or one batch of 2 GiB and its overhead.
 const SEGMENT_BYTES_MAX: u64 = 8 << 30;
-
-/// How many of the salts in a file are tried. It has one; what its bodies hold may have others.
-const SALTS_MAX: usize = 16;
 
 /// What salvage found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,22 +147,11 @@ struct Salvage<'a> {
 /// What is known of a file that is written anew.
 enum Found {
     /// Head and checkpoint are whole.
-    Whole((Segment, Vec<u8>)),
+    Whole(Box<(Segment, Vec<u8>)>),
     /// They are not, or the file is missing.
     NoHead,
     /// They are those of another log.
     Foreign,
-}
-
-/// A whole frame in a damaged file.
-#[derive(Clone, Copy)]
-struct Run {
-    /// The byte of the file.
-    at: usize,
-    bytes: usize,
-    position: Position,
-    identity: u32,
-    header: Header,
 }
 
 impl Salvage<'_> {
@@ -195,7 +181,8 @@ impl Salvage<'_> {
         {
             return Ok(());
         }
-        let found = opened.filter(|_| whole_head).map_or(Found::NoHead, Found::Whole);
+        let found = opened.filter(|_| whole_head);
+        let found = found.map_or(Found::NoHead, |opened| Found::Whole(Box::new(opened)));
         self.rebuild(found, previous, base, next)
     }
 
@@ -240,7 +227,8 @@ impl Salvage<'_> {
         let old = self.read_file(&file_name)?;
         let frames = if matches!(found, Found::Foreign) { &[][..] } else { &old };
         let (mut head, checkpoint, salt) = match found {
-            Found::Whole((segment, checkpoint)) => {
+            Found::Whole(opened) => {
+                let (segment, checkpoint) = *opened;
                 let salt = segment.head.salt;
                 (segment.head, checkpoint, Some(salt))
             }
@@ -269,11 +257,7 @@ impl Salvage<'_> {
         let file_at = |position: Position| usize_of(head.frames_at() + (position.0 - base.0));
         let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
         let (mut at, mut tail) = (base, tail);
-        let sealed_at = file_at(after_last);
-        let was_sealed = next.is_none()
-            && old.get(sealed_at..).is_some_and(|bytes| {
-                Header::decode(bytes, head.salt).is_ok_and(|found| found.0.kind == Kind::Sealed)
-            });
+        let was_sealed = next.is_none() && is_sealed(&old, file_at(after_last), head.salt);
         for run in &runs {
             // A file that was put together from others may hold frames that reach too far.
             if run.position < at || run.position.0 + run.bytes as u64 > end.0 {
@@ -291,18 +275,7 @@ impl Salvage<'_> {
         if at < end {
             self.lose(&mut new, &file_name, file_at(at), (at, end), &tail, head.salt);
         }
-        if let Some(next) = next {
-            let mut sealed = [0; HEADER_BYTES];
-            marker(Kind::Sealed, next, &tail, next).encode(&mut sealed, head.salt);
-            new[file_at(next)..file_at(next) + HEADER_BYTES].copy_from_slice(&sealed);
-        } else {
-            // It says, too, that the salt of the head is that of the file.
-            let idle = marker(Kind::Idle, end, &tail, end);
-            let echoes = Layout::of(&head, size).echoes_of(&idle);
-            for (at, header) in std::iter::once((file_at(end) as u64, idle)).chain(echoes) {
-                header.encode(&mut new[usize_of(at)..], head.salt);
-            }
-        }
+        end_file(&mut new, &head, next.ok_or(end), &tail);
         if lost_before == self.report.lost.len() {
             // The frames are whole: what is missing is the segment that followed, or the head.
             let (file, at) =
@@ -398,100 +371,28 @@ impl Salvage<'_> {
     }
 }
 
-/// Leaves out the frames of another history: what a later frame calls durable and does not
-/// follow was not there when that one was written.
-fn consistent(runs: Vec<Run>) -> Vec<Run> {
-    let mut kept: Vec<Run> = Vec::new();
-    for run in runs {
-        let adjoins = |last: &Run| last.position.plus(last.bytes as u64) == run.position;
-        let contradicts = |last: &Run| adjoins(last) && run.header.previous != last.identity;
-        if kept.last().is_some_and(contradicts) {
-            if run.header.durable < run.position {
-                continue;
-            }
-            kept.pop();
-        }
-        kept.push(run);
-    }
-    kept
+/// Whether the marker that another segment follows lies at a byte of a file.
+fn is_sealed(bytes: &[u8], at: usize, salt: u32) -> bool {
+    let header = bytes.get(at..).map(|bytes| Header::decode(bytes, salt));
+    header.is_some_and(|header| header.is_ok_and(|(found, _)| found.kind == Kind::Sealed))
 }
 
-/// The salt of a file, with the frames that have it: the one that most bytes of it speak for. The
-/// head may be lost, or be that of another file; and bodies may hold what looks like frames, but
-/// are larger than that.
-fn find_salt(
-    bytes: &[u8],
-    base: Position,
-    next: Option<Position>,
-    said: Option<u32>,
-) -> (u32, Vec<Run>, Position) {
-    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
-    for at in (0..bytes.len()).step_by(ALIGNMENT) {
-        let Some(salt) = Header::salt_of(&bytes[at..]) else { continue };
-        let header = Header::decode(&bytes[at..], salt);
-        if header.is_ok_and(|(header, _)| begins_at(base, at, &header).is_some()) {
-            *counts.entry(salt).or_default() += 1;
-        }
+/// Puts a marker where the frames of a file end: the next segment follows there, or nothing does.
+fn end_file(
+    bytes: &mut [u8],
+    head: &SegmentHead,
+    end: std::result::Result<Position, Position>,
+    tail: &Tail,
+) {
+    let layout = Layout::of(head, head.file_bytes);
+    let (at, kind) = match end {
+        Ok(next) => (next, Kind::Sealed),
+        Err(end) => (end, Kind::Idle),
+    };
+    let marker = marker(kind, at, tail, at);
+    let echoes = layout.echoes_of(&marker).filter(|_| kind == Kind::Idle);
+    // An idle marker says, too, that the salt of the head is that of the file.
+    for (at, header) in std::iter::once((layout.file_at(at), marker)).chain(echoes) {
+        header.encode(&mut bytes[usize_of(at)..], head.salt);
     }
-    let mut salts: Vec<(usize, u32)> = counts.into_iter().map(|(salt, n)| (n, salt)).collect();
-    salts.sort_unstable_by(|a, b| b.cmp(a));
-    salts.truncate(SALTS_MAX);
-    let mut best = (said.unwrap_or(0), Vec::new(), base);
-    let mut best_bytes = 0;
-    for salt in said.into_iter().chain(salts.into_iter().map(|(_, salt)| salt)) {
-        let (runs, evidence) = find_frames(bytes, base, next, salt);
-        let runs_bytes: usize = runs.iter().map(|run| run.bytes).sum();
-        if runs_bytes > best_bytes || (best_bytes == 0 && evidence > best.2) {
-            (best, best_bytes) = ((salt, runs, evidence), runs_bytes);
-        }
-    }
-    best
-}
-
-/// The byte of a file at which its frames begin, if a header in it lies where it belongs.
-fn begins_at(base: Position, at: usize, header: &Header) -> Option<u64> {
-    let before = header.position.0.checked_sub(base.0)?;
-    let begin = (at as u64).checked_sub(before)?;
-    (begin > 0 && begin.is_multiple_of(SECTOR_BYTES as u64)).then_some(begin)
-}
-
-/// All whole frames of a file that lie where they belong, whatever lies between them, and the
-/// highest watermark that any header in it carries.
-fn find_frames(
-    bytes: &[u8],
-    base: Position,
-    next: Option<Position>,
-    salt: u32,
-) -> (Vec<Run>, Position) {
-    let (mut runs, mut evidence) = (Vec::new(), base);
-    // Where frames begin in the file is known once the first header is found.
-    let mut offset: Option<u64> = None;
-    let mut at = 0;
-    while at + HEADER_BYTES <= bytes.len() {
-        let header = (bytes[at..at + 4] == MAGIC.to_le_bytes())
-            .then(|| Header::decode(&bytes[at..], salt).ok())
-            .flatten()
-            .filter(|(header, _)| {
-                let mapped = begins_at(base, at, header);
-                mapped.is_some() && (offset.is_none() || offset == mapped)
-            });
-        let Some((header, identity)) = header else {
-            at += ALIGNMENT;
-            continue;
-        };
-        let position = header.position;
-        offset = Some(at as u64 - (position.0 - base.0));
-        evidence = evidence.max(header.durable);
-        let frame_bytes = usize_of(header.frame_bytes());
-        let body = bytes.get(at + HEADER_BYTES..at + frame_bytes);
-        let is_whole = body.is_some_and(|body| crc32fast::hash(body) == header.body_checksum);
-        let is_ours = header.kind == Kind::Frame && next.is_none_or(|next| position < next);
-        if is_whole && is_ours {
-            runs.push(Run { at, bytes: frame_bytes, position, identity, header });
-            at += frame_bytes;
-        } else {
-            at += ALIGNMENT;
-        }
-    }
-    (runs, evidence)
 }

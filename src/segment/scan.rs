@@ -90,31 +90,47 @@ pub(crate) fn scan(
     until: Option<Position>,
     visit: impl FnMut(Visited<'_>) -> Result<()>,
 ) -> Result<Scan> {
-    let (mut scan, headers) = scan_salted(segment, until, visit)?;
+    let (mut scan, seen) = scan_salted(segment, until, visit)?;
     let looked_everywhere = until.is_none_or(|until| scan.end < until);
-    if headers == 0 && looked_everywhere {
+    if seen == Seen::default() && looked_everywhere {
         scan.other_salt = other_salt(segment)?;
     }
     Ok(scan)
 }
 
-/// The same, with no eye for other salts than that of the head; also the number of headers that
-/// were seen.
+/// How many headers were seen where they belong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    frames: usize,
+    markers: usize,
+}
+
+impl Seen {
+    fn count(&mut self, kind: Kind) {
+        if kind == Kind::Frame {
+            self.frames += 1;
+        } else {
+            self.markers += 1;
+        }
+    }
+}
+
+/// The same, with no eye for other salts than that of the head.
 fn scan_salted(
     segment: &Segment,
     until: Option<Position>,
     mut visit: impl FnMut(Visited<'_>) -> Result<()>,
-) -> Result<(Scan, usize)> {
+) -> Result<(Scan, Seen)> {
     let head = &segment.head;
     let mut window = Window { segment, bytes: Vec::new(), at: 0 };
     let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
     let (end, stop, rest_is_dirty) = (head.base, Stop::FileEnd, false);
     let (durable, gap, other_salt) = (head.base, None, None);
     let mut scan = Scan { end, tail, stop, durable, rest_is_dirty, gap, other_salt };
-    let (mut after_gap, mut headers) = (false, 0);
+    let (mut after_gap, mut seen) = (false, Seen::default());
     loop {
         if until.is_some_and(|until| scan.end >= until) {
-            return Ok((scan, headers));
+            return Ok((scan, seen));
         }
         let at = segment.file_at(scan.end);
         let bytes = window.get(at, HEADER_BYTES)?;
@@ -126,7 +142,7 @@ fn scan_salted(
                 break;
             }
         };
-        headers += 1;
+        seen.count(header.kind);
         scan.durable = scan.durable.max(header.durable);
         if header.kind == Kind::Gap && header.durable > scan.end {
             let left = segment.file_bytes.saturating_sub(at);
@@ -161,9 +177,9 @@ fn scan_salted(
     // After a clean close nothing was written. The marker alone does not prove it: the disk may
     // have brought back a sector from before the log was opened again.
     if scan.stop != Stop::Marker(Kind::Closed) || !is_echoed(segment, &scan, Kind::Closed)? {
-        headers += look_behind(segment, &mut window, &mut scan)?;
+        look_behind(segment, &mut window, &mut scan, &mut seen)?;
     }
-    Ok((scan, headers))
+    Ok((scan, seen))
 }
 
 /// Whether an echo says, too, that there is such a marker at the end of `scan`.
@@ -229,8 +245,9 @@ fn check_body(header: &Header, body: &[u8]) -> std::result::Result<(), Stop> {
 
 /// The salt of what a file holds that does not hold anything with the salt of its head.
 ///
-/// A torn write may leave a header of another file, but not in all places where one of this file
-/// was: so it takes a whole frame, or three headers that know of frames that were promised.
+/// A torn write may leave headers of another file, but not everywhere where one of this file was:
+/// where there were frames, the echoes are still there. So it takes a whole frame, or the headers of
+/// two, or of one with both echoes. The head may not even be one that these frames continue.
 fn other_salt(segment: &Segment) -> Result<Option<u32>> {
     let layout = &segment.layout;
     let mut salts = Vec::new();
@@ -243,9 +260,9 @@ fn other_salt(segment: &Segment) -> Result<Option<u32>> {
     salts.sort_unstable();
     salts.dedup();
     for salt in salts {
-        let (scan, headers) = scan_salted(&segment.salted(salt), None, |_| Ok(()))?;
-        let base = segment.base();
-        if scan.end > base || (scan.durable > base && headers > ECHOES) {
+        let (scan, seen) = scan_salted(&segment.salted(salt), None, |_| Ok(()))?;
+        let echoed = seen.frames > 0 && seen.markers >= ECHOES;
+        if scan.end > segment.base() || seen.frames > 1 || echoed {
             return Ok(Some(salt));
         }
     }
@@ -253,9 +270,13 @@ fn other_salt(segment: &Segment) -> Result<Option<u32>> {
 }
 
 /// Looks for headers behind the end: their watermarks tell whether what is broken was promised.
-/// Returns their number.
-fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> Result<usize> {
-    let mut headers = 0;
+/// Counts what it sees.
+fn look_behind(
+    segment: &Segment,
+    window: &mut Window<'_>,
+    scan: &mut Scan,
+    seen: &mut Seen,
+) -> Result<()> {
     // A marker itself is not behind the end.
     let skip = if matches!(scan.stop, Stop::Marker(_)) { HEADER_BYTES } else { 0 };
     let mut at = segment.file_at(scan.end) + skip as u64;
@@ -279,14 +300,14 @@ fn look_behind(segment: &Segment, window: &mut Window<'_>, scan: &mut Scan) -> R
             if let Ok((header, _)) = Header::decode(&bytes[i..], segment.head.salt)
                 && header.position == base.plus(i as u64)
             {
-                headers += 1;
+                seen.count(header.kind);
                 scan.durable = scan.durable.max(header.durable);
             }
         }
         let whole_steps = last.max(1).next_multiple_of(ALIGNMENT);
         at += whole_steps as u64;
     }
-    Ok(headers)
+    Ok(())
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

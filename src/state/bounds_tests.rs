@@ -1,3 +1,5 @@
+//! Numbers at the bound of what a log may hold.
+
 use std::ops::Range;
 
 use crate::format::entry::{Attempt, Entries, Entry, Progress};

@@ -77,7 +77,7 @@ pub(crate) fn open(disk: &SimDisk, clock: &SimClock, media: Media, map: bool) ->
         .retention(Retention::keep_consumed())
         .map_segments(map)
         .recent_bytes(0)
-        .simulated(Arc::new(clock.clone()), 11)
+        .simulated(Arc::new(clock.clone()), disk.calls())
         .open_on(disk.storage())
 }
 

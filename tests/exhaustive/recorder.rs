@@ -66,6 +66,10 @@ impl Recorder {
         Arc::new(RecordedStorage { inner: self.disk.storage(), recorder: self.clone() })
     }
 
+    pub(crate) fn disk(&self) -> &SimDisk {
+        &self.disk
+    }
+
     /// Begins to take copies.
     pub(crate) fn start(&self) {
         lock(&self.notes).shots = Some(Vec::new());

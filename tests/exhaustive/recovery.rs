@@ -86,7 +86,8 @@ impl Check<'_> {
     }
 
     fn open(&self, recorder: &Recorder) -> Result<Log, String> {
-        let opened = options(self.media, self.clock).open_on(recorder.storage());
+        let options = options(self.media, self.clock, recorder.disk().calls());
+        let opened = options.open_on(recorder.storage());
         opened.map_err(|error| format!("cannot open: {error}"))
     }
 

@@ -52,7 +52,7 @@ impl Damaged {
     }
 
     fn read(&self, disk: &SimDisk) -> Result<Left> {
-        let log = options(self.media, &self.world.clock).open_on(disk.storage())?;
+        let log = options(self.media, &self.world.clock, disk.calls()).open_on(disk.storage())?;
         let (mut payloads, mut gone) = (Vec::new(), Vec::new());
         for message in log.topic("t")?.read_from(Offset(0))? {
             match message {

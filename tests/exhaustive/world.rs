@@ -110,13 +110,14 @@ pub(crate) fn sizes(media: Media) -> Sizes {
     }
 }
 
-pub(crate) fn options(media: Media, clock: &SimClock) -> Options {
+/// Each opening has a number of its own, out of which it draws the salts of new files.
+pub(crate) fn options(media: Media, clock: &SimClock, opening: u64) -> Options {
     Options::new()
         .segment_bytes(sizes(media).segment)
         .payload_bytes_max(3000)
         .media(media)
         .recent_bytes(0)
-        .simulated(Arc::new(clock.clone()), 7)
+        .simulated(Arc::new(clock.clone()), opening)
 }
 
 /// A disk that does what the log is told to assume of it.
@@ -295,7 +296,8 @@ impl World {
     }
 
     fn open(&mut self) -> Result<()> {
-        let log = options(self.media, &self.clock).open_on(Arc::clone(&self.storage))?;
+        let log = options(self.media, &self.clock, self.disk.calls())
+            .open_on(Arc::clone(&self.storage))?;
         let has = |name: &str| log.topics().iter().any(|topic| topic == name);
         let topic = if has("t") { Some(log.topic("t")?) } else { None };
         let group = match &topic {

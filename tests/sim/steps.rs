@@ -10,7 +10,7 @@ use super::world::World;
 use super::{Checked, mix};
 
 /// All that runs count by name, so that what never came up shows as a zero.
-pub(crate) const COUNTED: [&str; 49] = [
+pub(crate) const COUNTED: [&str; 56] = [
     "ack",
     "ack_offset",
     "advance",
@@ -23,9 +23,16 @@ pub(crate) const COUNTED: [&str; 49] = [
     "commit",
     "commit_through",
     "crash",
+    "damage_cut",
+    "damage_earlier_life",
+    "damage_elsewhere",
+    "damage_gone",
     "damage_harmless",
+    "damage_head",
+    "damage_header",
     "damage_refused",
     "damage_shown",
+    "damage_zeros",
     "disk_full",
     "disk_roomy",
     "drained",
