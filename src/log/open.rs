@@ -350,7 +350,7 @@ fn rewrite(
         epoch: proven.tail.epoch,
         chain: proven.tail.chain,
         created_ms: if moves_whole_segment { old.head.created_ms } else { clock.wall_ms() },
-        salt: draws.salt(),
+        salt: if mutant::on(Mutant::SaltKept) { old.head.salt } else { draws.salt() },
     };
     salt_anew(old, &mut tail, base, start.salt)?;
     let needed = writer::file_bytes_for(frames_at(checkpoint.len()), bytes as u64);

@@ -40,7 +40,7 @@ pub(crate) enum Verdict {
 
 /// Decides what the newest segment's end means.
 pub(crate) fn classify_tail(scan: &Scan) -> Verdict {
-    if let Some(salt) = scan.other_salt {
+    if let Some(salt) = scan.other_salt.filter(|_| !mutant::on(Mutant::ForeignHeadIgnored)) {
         return Verdict::Foreign { salt };
     }
     if scan.stop == Stop::Marker(Kind::Sealed) {

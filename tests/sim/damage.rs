@@ -51,6 +51,10 @@ enum Damage {
     Elsewhere,
     /// A sector reads as it did when the log went on in another way.
     EarlierLife,
+    /// The last write is torn, and shows what another file held on these blocks.
+    Leftover,
+    /// The head is that of another file, which was made by another recovery of the same log.
+    OtherHead,
     /// A file is cut.
     Cut,
     /// A file is gone.
@@ -92,7 +96,7 @@ pub(super) fn run(world: &mut World, skip: &BTreeSet<usize>) -> Checked {
     }
     let mut lives = Vec::new();
     for op in (0..world.setup.ops).filter(|op| !skip.contains(op)) {
-        if lie.is_none() && rng.chance(1, 16) {
+        if lie.is_none() && rng.chance(1, 8) {
             world.close_and_reopen(&mut rng)?;
             lives.push(another_life(world, op)?);
         }
@@ -116,10 +120,13 @@ pub(super) fn run(world: &mut World, skip: &BTreeSet<usize>) -> Checked {
         let disk = world.disk.clone();
         return check(world, &disk, Damage::Lie(lie), closed);
     }
+    if !closed {
+        two_lives(world, &mut rng)?;
+    }
     for _ in 0..COPIES {
         let disk = world.disk.fork();
         let damage = AFTERWARDS[rng.index(AFTERWARDS.len())];
-        let struck = strike(&disk, damage, &lives, &mut rng);
+        let struck = strike(&disk, damage, &lives, closed, &mut rng);
         if let Some(place) = struck {
             world.note(|| format!("{damage:?}: {place}"));
             // The disk itself counts the others.
@@ -131,7 +138,7 @@ pub(super) fn run(world: &mut World, skip: &BTreeSet<usize>) -> Checked {
                 Damage::EarlierLife => world.count("damage_earlier_life"),
                 Damage::Cut => world.count("damage_cut"),
                 Damage::Gone => world.count("damage_gone"),
-                Damage::Rot | Damage::Lie(_) => {}
+                Damage::Rot | Damage::Lie(_) | Damage::Leftover | Damage::OtherHead => {}
             }
             check(world, &disk, damage, closed)?;
         }
@@ -172,8 +179,89 @@ fn another_life(world: &mut World, op: usize) -> Checked<SimDisk> {
     lived.map(|()| disk)
 }
 
+/// Lets the log be recovered twice, and go on in two ways. What was written in one of them comes to
+/// light in the file of the other.
+fn two_lives(world: &mut World, rng: &mut Rng) -> Checked {
+    let (recovery, write) = (rng.next_u64(), rng.next_u64());
+    let mut first = None;
+    for life in [false, true] {
+        let mut other = world.branch(world.disk.fork());
+        let lived = live_on(&mut other, life, recovery, write).and_then(|file| {
+            match first.replace(file.clone()) {
+                Some(old) => check_strangers(&mut other, &old, &file),
+                None => Ok(()),
+            }
+        });
+        world.absorb(other);
+        lived?;
+    }
+    Ok(())
+}
+
+/// Recovers the log, appends to it, and returns the newest segment with its name.
+fn live_on(
+    world: &mut World,
+    differs: bool,
+    recovery: u64,
+    write: u64,
+) -> Checked<(String, Vec<u8>)> {
+    if differs {
+        // From here on its calls have other numbers, and so what is drawn at its opening differs.
+        drop(world.disk.storage().list());
+    }
+    world.open(&mut Rng::new(recovery), Loss::Power)?;
+    if differs {
+        // And its messages.
+        world.draw_message(&mut Rng::new(0));
+    }
+    world.append(&mut Rng::new(write), false)?;
+    world.disk.kill();
+    drop(world.live.take());
+    world.disk.evict();
+    let name = world.segments().pop().map_or_else(String::new, |segment| segment.0);
+    let bytes = world.disk.file(&name).unwrap_or_default();
+    Ok((name, bytes))
+}
+
+/// Puts parts of another file into the newest segment, where they fit.
+fn check_strangers(
+    world: &mut World,
+    (old_name, old): &(String, Vec<u8>),
+    (name, bytes): &(String, Vec<u8>),
+) -> Checked {
+    if old_name != name || old.len() != bytes.len() {
+        return Ok(());
+    }
+    let frames = bytes.len().saturating_sub(2 * SECTOR);
+    let mut at = (0..frames).step_by(8).rev();
+    let last = at.find(|&at| bytes[at..].starts_with(MAGIC)).map(|last| last..frames);
+    let damages = [
+        (Damage::Leftover, "damage_leftover", last),
+        (Damage::OtherHead, "damage_other_head", Some(0..SECTOR)),
+    ];
+    for (damage, counted, place) in damages {
+        let Some(place) = place.filter(|place| old[place.clone()] != bytes[place.clone()]) else {
+            continue;
+        };
+        let disk = world.disk.fork();
+        disk.overwrite(name, place.start as u64, &old[place.clone()]);
+        world.count(counted);
+        world.note(|| format!("{damage:?}: {place:?} of {name}"));
+        check(world, &disk, damage, false)?;
+    }
+    Ok(())
+}
+
 /// Damages a disk and tells where; none if there was nothing to damage in this way.
-fn strike(disk: &SimDisk, damage: Damage, lives: &[SimDisk], rng: &mut Rng) -> Option<String> {
+///
+/// With `last_too`, other sectors than the last one vouch for that as well.
+fn strike(
+    disk: &SimDisk,
+    damage: Damage,
+    lives: &[SimDisk],
+    last_too: bool,
+    rng: &mut Rng,
+) -> Option<String> {
     let name = draw_file(disk, damage, rng)?;
     let bytes = disk.file(&name).expect("it was listed");
     let place = match damage {
@@ -211,18 +299,21 @@ fn strike(disk: &SimDisk, damage: Damage, lives: &[SimDisk], rng: &mut Rng) -> O
             disk.delete(&name);
             0..bytes.len()
         }
-        Damage::Zeros => overwrite(disk, &name, &vec![0; bytes.len()], rng)?,
+        Damage::Zeros => overwrite(disk, &name, &vec![0; bytes.len()], last_too, rng)?,
         Damage::EarlierLife => {
             let life = lives.get(rng.index(lives.len().max(1)))?;
-            overwrite(disk, &name, &life.file(&name)?, rng)?
+            // Heads of other lives have a damage of their own.
+            let mut life = life.file(&name)?;
+            life.get_mut(..SECTOR)?.copy_from_slice(&bytes[..SECTOR]);
+            overwrite(disk, &name, &life, last_too, rng)?
         }
         Damage::Elsewhere => {
             let sectors = bytes.len() / SECTOR;
             let by = (1 + rng.index(sectors.saturating_sub(1).max(1))) * SECTOR;
             let turned = [&bytes[by..], &bytes[..by]].concat();
-            overwrite(disk, &name, &turned, rng)?
+            overwrite(disk, &name, &turned, last_too, rng)?
         }
-        Damage::Lie(_) => return None,
+        Damage::Lie(_) | Damage::Leftover | Damage::OtherHead => return None,
     };
     Some(format!("{place:?} of {name}"))
 }
@@ -247,13 +338,20 @@ fn draw_file(disk: &SimDisk, damage: Damage, rng: &mut Rng) -> Option<String> {
 }
 
 /// Puts a sector of other bytes in the place of one behind which a frame or a marker begins: that
-/// one says that the sector was durable. Nothing on the disk vouches for the last one.
-fn overwrite(disk: &SimDisk, name: &str, other: &[u8], rng: &mut Rng) -> Option<Range<usize>> {
+/// one says that the sector was durable. Nothing else vouches for the last one but echoes.
+fn overwrite(
+    disk: &SimDisk,
+    name: &str,
+    other: &[u8],
+    last_too: bool,
+    rng: &mut Rng,
+) -> Option<Range<usize>> {
     let bytes = disk.file(name)?;
     // The echoes of markers in the last two sectors may be older than the last frame.
     let frames = bytes.len().saturating_sub(2 * SECTOR);
     let last = (0..frames).step_by(8).rev().find(|&at| bytes[at..].starts_with(MAGIC))?;
-    let sectors = (0..last / SECTOR).map(|number| number * SECTOR..(number + 1) * SECTOR);
+    let until = last / SECTOR + usize::from(last_too);
+    let sectors = (0..until).map(|number| number * SECTOR..(number + 1) * SECTOR);
     let differs = |sector: &Range<usize>| {
         other.get(sector.clone()).is_some_and(|other| *other != bytes[sector.clone()])
     };
@@ -319,7 +417,7 @@ fn look(world: &mut World, log: &Log, damage: Damage, closed: bool) -> Checked {
     };
     let missing = events.len() - found;
     let allowed = match damage {
-        Damage::Rot | Damage::HeaderRot if !closed => last(1),
+        Damage::Rot | Damage::HeaderRot | Damage::Leftover if !closed => last(1),
         // Two sectors may be wrong: the one that is missing, and the one that it lies on, which
         // held what vouches for it and the frames of a few calls besides.
         Damage::Lie(_) if !closed => last(8),

@@ -10,7 +10,7 @@ use super::world::World;
 use super::{Checked, mix};
 
 /// All that runs count by name, so that what never came up shows as a zero.
-pub(crate) const COUNTED: [&str; 56] = [
+pub(crate) const COUNTED: [&str; 58] = [
     "ack",
     "ack_offset",
     "advance",
@@ -30,6 +30,8 @@ pub(crate) const COUNTED: [&str; 56] = [
     "damage_harmless",
     "damage_head",
     "damage_header",
+    "damage_leftover",
+    "damage_other_head",
     "damage_refused",
     "damage_shown",
     "damage_zeros",
