@@ -81,7 +81,6 @@ mutants! {
         SkipHeaderChecksum "The checksum of a frame's header is not compared."
         SkipBodyChecksum "Recovery does not compare the checksum of a frame's body."
         SkipCheckpointChecksum "The checksum of a checkpoint is not compared."
-        ContradictionIgnored "A frame that later headers contradict is taken for a torn end."
         SaltKept "What recovery writes again has the salt of the old file."
         ForeignHeadIgnored "A head with another salt than all that the file holds is believed."
         EchoesNotWritten "Markers have no echoes."
