@@ -391,3 +391,58 @@ fn the_head_of_another_file_is_found_and_salvage_loses_nothing() {
     let log = machine.open(small());
     assert_eq!(read_all(&topic(&log)), (0..4).map(payload).collect::<Vec<_>>());
 }
+
+/// The same at the very end of a closed log, where only the echoes contradict.
+#[test]
+fn a_last_frame_of_another_history_is_found_by_the_echoes() {
+    let options = || small().media(Media::WholeSectors);
+    let machine = Machine::new(1);
+    let log = machine.open(options());
+    fill(&topic(&log), 0..2);
+    log.close().expect("closes");
+    let other = machine.fork();
+    fill(&topic(&other.open(options())), 7..8);
+    let log = machine.open(options());
+    fill(&topic(&log), 2..3);
+    log.close().expect("closes");
+    machine.disk.crash(Crash::Kill);
+    let (name, bytes) = machine.segments().pop().expect("a segment");
+    let old = other.disk.file(&name).expect("both have the same segment");
+    let at = other_sector(&bytes, &old, 512);
+    machine.disk.overwrite(&name, at as u64, &old[at..at + 512]);
+    assert_error!(machine.try_open(options()), Error::Corrupt { .. });
+    let report = salvage_on(&*machine.disk.storage()).expect("salvages");
+    assert!(report.lost.len() == 1 && report.lost[0].from < report.lost[0].to, "{report:?}");
+    let topic = topic(&machine.open(options()));
+    let read: Vec<_> = topic.read_from(Offset(0)).expect("reads").filter_map(Result::ok).collect();
+    assert!(read.iter().map(|message| message.payload().to_vec()).eq((0..2).map(payload)));
+}
+
+/// A close that was torn leaves echoes of it behind, and the log goes on.
+#[test]
+fn the_echoes_of_a_close_that_failed_do_not_outlive_the_next_opening() {
+    for torn in 0..2 {
+        let machine = Machine::new(1);
+        let log = machine.open(small());
+        fill(&topic(&log), 0..2);
+        machine.advance(Duration::from_secs(1));
+        log.maintain().expect("marks the log as idle");
+        let idle = machine.segments().pop().expect("a segment");
+        log.close().expect("closes");
+        let (name, bytes) = machine.segments().pop().expect("a segment");
+        // Of the three marks, only the echoes have reached the disk, or only one.
+        let frames = ..bytes.len() - 1024;
+        machine.disk.overwrite(&name, 0, &idle.1[frames]);
+        if torn == 0 {
+            let first = bytes.len() - 1024;
+            machine.disk.overwrite(&name, first as u64, &idle.1[first..first + 512]);
+        }
+        machine.disk.crash(Crash::Kill);
+        for records in [2, 3] {
+            let log = machine.open(small());
+            assert_holds(&topic(&log), 0..records);
+            fill(&topic(&log), records..records + 1);
+            machine.disk.crash(Crash::Kill);
+        }
+    }
+}

@@ -22,9 +22,40 @@ pub(super) struct Run {
     pub(super) header: Header,
 }
 
-/// Leaves out the frames of another history: what a later frame calls durable and does not
-/// follow was not there when that one was written.
-pub(super) fn consistent(runs: Vec<Run>) -> Vec<Run> {
+/// What is whole in a file.
+#[derive(Clone, Default)]
+pub(super) struct Whole {
+    pub(super) salt: u32,
+    pub(super) runs: Vec<Run>,
+    /// Headers of markers, and of frames with a damaged body.
+    pub(super) others: Vec<Header>,
+}
+
+impl Whole {
+    /// The highest watermark that any header carries.
+    pub(super) fn evidence(&self, base: Position) -> Position {
+        let runs = self.runs.iter().map(|run| run.header.durable);
+        runs.chain(self.others.iter().map(|header| header.durable)).fold(base, Position::max)
+    }
+
+    /// The frames but for those of another history: what a later header calls durable and does
+    /// not follow was not there when that one was written.
+    pub(super) fn consistent(&self) -> Vec<Run> {
+        let markers = [Kind::Idle, Kind::Closed, Kind::Opened, Kind::Sealed];
+        let markers: Vec<&Header> =
+            self.others.iter().filter(|header| markers.contains(&header.kind)).collect();
+        let fits = |run: &Run| {
+            let (start, end) = (run.position, run.position.plus(run.bytes as u64));
+            markers.iter().all(|marker| {
+                let within = start < marker.durable && marker.durable < end;
+                !within && (marker.durable != end || marker.previous == run.identity)
+            })
+        };
+        consistent(self.runs.iter().copied().filter(fits))
+    }
+}
+
+fn consistent(runs: impl Iterator<Item = Run>) -> Vec<Run> {
     let mut kept: Vec<Run> = Vec::new();
     for run in runs {
         let adjoins = |last: &Run| last.position.plus(last.bytes as u64) == run.position;
@@ -40,15 +71,21 @@ pub(super) fn consistent(runs: Vec<Run>) -> Vec<Run> {
     kept
 }
 
-/// The salt of a file, with the frames that have it: the one that most bytes of it speak for. The
-/// head may be lost, or be that of another file; and bodies may hold what looks like frames, but
-/// are larger than that.
+/// What is whole in a file, under the salt that its head says if any frame has it. If none has, the
+/// head is lost, or that of another file: then it is the salt that most bytes speak for. Bodies
+/// may hold what looks like frames, but are larger than that.
 pub(super) fn find_salt(
     bytes: &[u8],
     base: Position,
     next: Option<Position>,
     said: Option<u32>,
-) -> (u32, Vec<Run>, Position) {
+) -> Whole {
+    if let Some(salt) = said {
+        let whole = find_frames(bytes, base, next, salt);
+        if !whole.runs.is_empty() {
+            return whole;
+        }
+    }
     let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
     for at in (0..bytes.len()).step_by(ALIGNMENT) {
         let Some(salt) = Header::salt_of(&bytes[at..]) else { continue };
@@ -60,13 +97,14 @@ pub(super) fn find_salt(
     let mut salts: Vec<(usize, u32)> = counts.into_iter().map(|(salt, n)| (n, salt)).collect();
     salts.sort_unstable_by(|a, b| b.cmp(a));
     salts.truncate(SALTS_MAX);
-    let mut best = (said.unwrap_or(0), Vec::new(), base);
-    let mut best_bytes = 0;
+    let weight = |whole: &Whole| -> (usize, Position) {
+        (whole.runs.iter().map(|run| run.bytes).sum(), whole.evidence(base))
+    };
+    let mut best = Whole { salt: said.unwrap_or(0), ..Whole::default() };
     for salt in said.into_iter().chain(salts.into_iter().map(|(_, salt)| salt)) {
-        let (runs, evidence) = find_frames(bytes, base, next, salt);
-        let runs_bytes: usize = runs.iter().map(|run| run.bytes).sum();
-        if runs_bytes > best_bytes || (best_bytes == 0 && evidence > best.2) {
-            (best, best_bytes) = ((salt, runs, evidence), runs_bytes);
+        let whole = find_frames(bytes, base, next, salt);
+        if weight(&whole) > weight(&best) {
+            best = whole;
         }
     }
     best
@@ -79,15 +117,9 @@ fn begins_at(base: Position, at: usize, header: &Header) -> Option<u64> {
     (begin > 0 && begin.is_multiple_of(SECTOR_BYTES as u64)).then_some(begin)
 }
 
-/// All whole frames of a file that lie where they belong, whatever lies between them, and the
-/// highest watermark that any header in it carries.
-fn find_frames(
-    bytes: &[u8],
-    base: Position,
-    next: Option<Position>,
-    salt: u32,
-) -> (Vec<Run>, Position) {
-    let (mut runs, mut evidence) = (Vec::new(), base);
+/// All whole frames and headers of a file that lie where they belong, whatever lies between them.
+fn find_frames(bytes: &[u8], base: Position, next: Option<Position>, salt: u32) -> Whole {
+    let mut whole = Whole { salt, ..Whole::default() };
     // Where frames begin in the file is known once the first header is found.
     let mut offset: Option<u64> = None;
     let mut at = 0;
@@ -105,17 +137,17 @@ fn find_frames(
         };
         let position = header.position;
         offset = Some(at as u64 - (position.0 - base.0));
-        evidence = evidence.max(header.durable);
         let frame_bytes = usize_of(header.frame_bytes());
         let body = bytes.get(at + HEADER_BYTES..at + frame_bytes);
         let is_whole = body.is_some_and(|body| crc32fast::hash(body) == header.body_checksum);
         let is_ours = header.kind == Kind::Frame && next.is_none_or(|next| position < next);
         if is_whole && is_ours {
-            runs.push(Run { at, bytes: frame_bytes, position, identity, header });
+            whole.runs.push(Run { at, bytes: frame_bytes, position, identity, header });
             at += frame_bytes;
         } else {
+            whole.others.push(header);
             at += ALIGNMENT;
         }
     }
-    (runs, evidence)
+    whole
 }

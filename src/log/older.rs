@@ -88,12 +88,21 @@ pub(super) fn seal_previous(
         .map_err(|e| Error::io("read", &previous.name, e))?;
     match Header::decode(&bytes[..read], previous.head.salt) {
         Ok((found, _)) if found.kind == Kind::Sealed && found.position == newest.base => Ok(()),
-        // A whole header under another salt than that of the head: one of the two is not of this
-        // file. Whoever reads it finds out; to write over it would only hide that.
-        Err(Bad::Checksum { .. }) if Header::salt_of(&bytes).is_some() => Ok(()),
+        // It has one under another salt than that of the head: one of the two is not of this file.
+        // Whoever reads it finds out; to write over it would only hide that.
+        Err(Bad::Checksum { .. }) if is_sealed_otherwise(&bytes, newest) => Ok(()),
         _ => {
             let tail = Tail { sequence: newest.sequence, chain: newest.chain, epoch: newest.epoch };
             writer::mark(&previous, &marker(Kind::Sealed, newest.base, &tail, newest.base))
         }
     }
+}
+
+/// Whether the header in these bytes would be the right one if the file had its salt.
+fn is_sealed_otherwise(bytes: &[u8], newest: &SegmentHead) -> bool {
+    let header = Header::salt_of(bytes).map(|salt| Header::decode(bytes, salt));
+    header.and_then(Result::ok).is_some_and(|(found, _)| {
+        let place = (found.position, found.previous);
+        found.kind == Kind::Sealed && place == (newest.base, newest.chain)
+    })
 }

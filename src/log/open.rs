@@ -18,7 +18,7 @@ use crate::options::Options;
 use crate::segment::chunk::usize_of;
 use crate::segment::index::SegmentIndex;
 use crate::segment::recovery::{Verdict, classify_tail};
-use crate::segment::scan::{Scan, Stop, is_echoed, scan};
+use crate::segment::scan::{Scan, Stop, scan};
 use crate::segment::sealed::open_segment;
 use crate::segment::writer::{self, Start, marker};
 use crate::segment::{Active, ReadOptions, Segment, Segments, Starts, Tail};
@@ -216,11 +216,11 @@ fn recover(
             // would otherwise stop here. One that is revoked already is revoked again: where the
             // sync of that failed, the cache shows what the disk does not have.
             let revoked = scanned.stop == Stop::Marker(Kind::Opened);
+            // An idle one is written again, too: what is there may be in the cache alone, and the
+            // disk may have echoes of a close that failed.
             let kind = if verdict == Verdict::Clean || revoked { Kind::Opened } else { Kind::Idle };
-            // All is durable, and two more sectors are to say so from now on.
-            let lacks_echoes = kind == Kind::Idle && !is_echoed(&segment, &scanned, kind)?;
-            let marks = kind == Kind::Opened && !mutant::on(Mutant::ReopeningNotMarked);
-            if (marks || lacks_echoes) && options.media.may_mark(&segment, scanned.end) {
+            let marks = kind == Kind::Idle || !mutant::on(Mutant::ReopeningNotMarked);
+            if marks && options.media.may_mark(&segment, scanned.end) {
                 let mark = marker(kind, scanned.end, &scanned.tail, scanned.end);
                 writer::mark(&segment, &mark)?;
             }

@@ -22,7 +22,7 @@ use crate::state::State;
 use crate::storage::disk::DiskStorage;
 use crate::storage::{Storage, read_full, write_full};
 
-use super::frames::{consistent, find_salt};
+use super::frames::find_salt;
 use super::open::{list, lock};
 use super::replay::Replay;
 
@@ -122,14 +122,25 @@ pub fn salvage_on(storage: &dyn Storage) -> Result<SalvageReport> {
     Ok(salvage.report)
 }
 
-/// The identity of the log: that of the newest segment that still says one.
+/// The identity of the log: the one that most segments still say, or of two the newer.
 fn find_log_id(storage: &dyn Storage, bases: &[Position]) -> Result<u128> {
+    let mut said: Vec<(u128, usize)> = Vec::new();
     for base in bases.iter().rev() {
         match open_segment(storage, *base) {
-            Ok((segment, _)) => return Ok(segment.head.log_id),
+            Ok((segment, _)) => {
+                let id = segment.head.log_id;
+                match said.iter_mut().find(|(known, _)| *known == id) {
+                    Some((_, times)) => *times += 1,
+                    None => said.push((id, 1)),
+                }
+            }
             Err(Error::Corrupt { .. }) => {}
             Err(error) => return Err(error),
         }
+    }
+    let most = said.iter().map(|(_, times)| *times).max();
+    if let Some((id, _)) = said.into_iter().find(|(_, times)| Some(*times) == most) {
+        return Ok(id);
     }
     let expected = "a segment with a whole head and checkpoint";
     Err(Error::corrupt(storage.describe(), 0, expected, "none"))
@@ -166,9 +177,11 @@ impl Salvage<'_> {
             Ok((segment, checkpoint)) if segment.head.log_id == self.log_id => {
                 Some((segment, checkpoint))
             }
-            // What another log has there is not a part of this one.
-            Ok(_) => return self.rebuild(Found::Foreign, previous, base, next),
-            Err(Error::Corrupt { .. }) => None,
+            // What another log has there is not a part of this one, unless it is the head alone.
+            Ok((segment, _)) if self.holds_frames_of(&segment, next)? => {
+                return self.rebuild(Found::Foreign, previous, base, next);
+            }
+            Ok(_) | Err(Error::Corrupt { .. }) => None,
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -184,6 +197,13 @@ impl Salvage<'_> {
         let found = opened.filter(|_| whole_head);
         let found = found.map_or(Found::NoHead, |opened| Found::Whole(Box::new(opened)));
         self.rebuild(found, previous, base, next)
+    }
+
+    /// Whether a file holds frames that belong to its head.
+    fn holds_frames_of(&self, segment: &Segment, next: Option<Position>) -> Result<bool> {
+        let bytes = self.read_file(&segment.name)?;
+        let whole = find_salt(&bytes, segment.base(), next, Some(segment.head.salt));
+        Ok(whole.salt == segment.head.salt && !whole.runs.is_empty())
     }
 
     /// Takes in a segment as it is. `false` if it is damaged.
@@ -237,9 +257,9 @@ impl Salvage<'_> {
                 (head, checkpoint, None)
             }
         };
-        let (runs, evidence);
-        (head.salt, runs, evidence) = find_salt(frames, base, next, salt);
-        let runs = consistent(runs);
+        let whole = find_salt(frames, base, next, salt);
+        head.salt = whole.salt;
+        let (runs, evidence) = (whole.consistent(), whole.evidence(base));
         let after_last = runs.last().map_or(base, |run| run.position.plus(run.bytes as u64));
         // Where promised frames at the very end are lost, the log goes on behind them.
         let end = next.unwrap_or(after_last.max(evidence));

@@ -128,15 +128,16 @@ fn scan_salted(
     let (durable, gap, other_salt) = (head.base, None, None);
     let mut scan = Scan { end, tail, stop, durable, rest_is_dirty, gap, other_salt };
     let (mut after_gap, mut seen) = (false, Seen::default());
-    let echoes = read_echoes(segment)?;
+    let (echoes, mut before) = (read_echoes(segment)?, scan.end);
     loop {
         if until.is_some_and(|until| scan.end >= until) {
             return Ok((scan, seen));
         }
-        if let Some(stop) = echoes.iter().find_map(|echo| contradiction(echo, &scan, after_gap)) {
+        if let Some(stop) = contradiction(&echoes, before, &scan).filter(|_| !after_gap) {
             scan.stop = stop;
             break;
         }
+        before = scan.end;
         let at = segment.file_at(scan.end);
         let bytes = window.get(at, HEADER_BYTES)?;
         let (header, identity) = match classify(Header::decode(bytes, head.salt), &scan, after_gap)
@@ -147,11 +148,8 @@ fn scan_salted(
                 break;
             }
         };
-        seen.count(header.kind);
         scan.durable = scan.durable.max(header.durable);
-        let closed = |echo: &Header| echo.kind == Kind::Closed && echo.durable == scan.end;
-        if header.kind == Kind::Frame && echoes.iter().any(closed) {
-            // Before anything is written behind it, the marker is revoked with its echoes.
+        if header.kind == Kind::Frame && was_closed_at(scan.end, &echoes) {
             let (expected, found) = ("the end of a closed log".to_owned(), "a frame".to_owned());
             scan.stop = Stop::Contradicted { expected, found };
             break;
@@ -164,6 +162,7 @@ fn scan_salted(
                 scan.stop = Stop::Broken { expected, found };
                 break;
             }
+            seen.count(header.kind);
             visit(Visited::Gap)?;
             if !after_gap {
                 scan.gap = Some(scan.end);
@@ -173,6 +172,7 @@ fn scan_salted(
             continue;
         }
         if header.kind != Kind::Frame {
+            seen.count(header.kind);
             scan.stop = Stop::Marker(header.kind);
             break;
         }
@@ -181,6 +181,8 @@ fn scan_salted(
             scan.stop = stop;
             break;
         }
+        // One with a broken body is counted among those behind the end.
+        seen.count(header.kind);
         visit(Visited::Frame(&header, body))?;
         after_gap = false;
         scan.end = scan.end.plus(header.frame_bytes());
@@ -188,7 +190,7 @@ fn scan_salted(
     }
     // After a clean close nothing was written. The marker alone does not prove it: the disk may
     // have brought back a sector from before the log was opened again.
-    if scan.stop != Stop::Marker(Kind::Closed) || !is_echoed(segment, &scan, Kind::Closed)? {
+    if scan.stop != Stop::Marker(Kind::Closed) || !is_echoed(segment, &scan)? {
         look_behind(segment, &mut window, &mut scan, &mut seen)?;
     }
     Ok((scan, seen))
@@ -211,21 +213,32 @@ fn read_echoes(segment: &Segment) -> Result<Vec<Header>> {
     Ok(echoes)
 }
 
-/// What an echo has against the frames that end here: all before its watermark was durable, so the
-/// last of them is the one that it names.
-fn contradiction(echo: &Header, scan: &Scan, after_gap: bool) -> Option<Stop> {
+/// Whether all echoes say that the log was closed at `end`. Before anything is written behind it,
+/// the marker is revoked with its echoes; one of them alone may be from before that.
+fn was_closed_at(end: Position, echoes: &[Header]) -> bool {
+    let closed = |echo: &Header| echo.kind == Kind::Closed && echo.durable == end;
+    echoes.len() == ECHOES && echoes.iter().all(closed)
+}
+
+/// What the echoes have against the last frame that was read, which begins at `before`: all below
+/// an echo's watermark was durable, so a frame ended there, and it is the one that the echo names.
+fn contradiction(echoes: &[Header], before: Position, scan: &Scan) -> Option<Stop> {
     let tail = &scan.tail;
-    let differs = (echo.previous, echo.sequence) != (tail.chain, tail.sequence);
-    let contradicts = echo.durable == scan.end && differs && !after_gap;
-    contradicts.then(|| Stop::Contradicted {
+    let differs = |echo: &Header| (echo.previous, echo.sequence) != (tail.chain, tail.sequence);
+    let contradicts = |echo: &&Header| {
+        (echo.durable == scan.end && differs(echo))
+            || (before < echo.durable && echo.durable < scan.end)
+    };
+    let echo = echoes.iter().find(contradicts)?;
+    Some(Stop::Contradicted {
         expected: format!("frame {} to follow {:08x}", echo.sequence, echo.previous),
         found: format!("frame {} to follow {:08x}", tail.sequence, tail.chain),
     })
 }
 
-/// Whether an echo says, too, that there is such a marker at the end of `scan`.
-pub(crate) fn is_echoed(segment: &Segment, scan: &Scan, kind: Kind) -> Result<bool> {
-    let marker = marker(kind, scan.end, &scan.tail, scan.end);
+/// Whether an echo says, too, that the log was closed at the end of `scan`.
+fn is_echoed(segment: &Segment, scan: &Scan) -> Result<bool> {
+    let marker = marker(Kind::Closed, scan.end, &scan.tail, scan.end);
     let Some((at, expected)) = segment.layout.echoes_of(&marker).next() else { return Ok(false) };
     let mut bytes = [0; HEADER_BYTES];
     let read = read_full(&*segment.file, &mut bytes, at)
@@ -287,8 +300,8 @@ fn check_body(header: &Header, body: &[u8]) -> std::result::Result<(), Stop> {
 /// The salt of what a file holds that does not hold anything with the salt of its head.
 ///
 /// A torn write may leave headers of another file, but not everywhere where one of this file was:
-/// where there were frames, the echoes are still there. So it takes a whole frame, or the headers of
-/// two, or of one with both echoes. The head may not even be one that these frames continue.
+/// where there were frames, the echoes are still there. So it takes the headers of two frames, or of
+/// one with two markers. The head may not even be one that these frames continue.
 fn other_salt(segment: &Segment) -> Result<Option<u32>> {
     let layout = &segment.layout;
     let mut salts = Vec::new();
@@ -301,9 +314,9 @@ fn other_salt(segment: &Segment) -> Result<Option<u32>> {
     salts.sort_unstable();
     salts.dedup();
     for salt in salts {
-        let (scan, seen) = scan_salted(&segment.salted(salt), None, |_| Ok(()))?;
+        let (_, seen) = scan_salted(&segment.salted(salt), None, |_| Ok(()))?;
         let echoed = seen.frames > 0 && seen.markers >= ECHOES;
-        if scan.end > segment.base() || seen.frames > 1 || echoed {
+        if seen.frames > 1 || echoed {
             return Ok(Some(salt));
         }
     }

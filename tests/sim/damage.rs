@@ -300,6 +300,9 @@ fn strike(
             0..bytes.len()
         }
         Damage::Zeros => overwrite(disk, &name, &vec![0; bytes.len()], last_too, rng)?,
+        // Nobody can tell such a sector in a log that was killed at work: only the echoes name a
+        // frame that was durable.
+        Damage::EarlierLife if !last_too => return None,
         Damage::EarlierLife => {
             let life = lives.get(rng.index(lives.len().max(1)))?;
             // Heads of other lives have a damage of their own.
