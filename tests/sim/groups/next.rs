@@ -127,10 +127,18 @@ impl World {
                 return Ok(());
             }
             let waiting = self.actor().waiting.as_mut().expect("it waits");
-            if waiting.task.is_woken()
-                && let Poll::Ready(Ok(delivery)) = waiting.task.poll()
-            {
-                violation!("nobody woke a task for {} of group {group}", delivery.offset());
+            if !waiting.task.is_woken() {
+                continue;
+            }
+            match waiting.task.poll() {
+                Poll::Ready(Ok(delivery)) => {
+                    violation!("nobody woke a task for {} of group {group}", delivery.offset());
+                }
+                Poll::Ready(Err(error)) => {
+                    self.actor().waiting = None;
+                    return self.no_delivery(group, "next", &error);
+                }
+                Poll::Pending => {}
             }
         }
         Ok(())
