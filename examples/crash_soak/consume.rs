@@ -221,7 +221,8 @@ impl Consumer<'_> {
                 }
                 // Out of attempts, and so dead-lettered by the poll.
                 Err(Error::AlreadyAcked { .. }) if !is_stale => {}
-                Err(Error::StaleLease { .. }) if is_stale => {}
+                // A poll that was itself slower than the lease has handed nothing out.
+                Err(Error::StaleLease { .. }) => {}
                 Err(error) => self.crew.refused("ack late", &error),
                 Ok(()) => self.crew.told.fail("ack late", &"a stale lease was good enough"),
             }
