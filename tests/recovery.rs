@@ -295,33 +295,42 @@ fn nothing_but_segments_and_sidecars_is_left_behind() {
     assert!(machine.disk.names().iter().all(ours), "{:?}", machine.disk.names());
 }
 
+fn whole_sectors() -> Options {
+    small().media(Media::WholeSectors)
+}
+
+/// A log of two records and so many more, the first of which is one that the log got when it went on
+/// in another way.
+fn with_a_frame_of_another_history(more: u64, closed: bool) -> Machine {
+    let machine = Machine::new(1);
+    let log = machine.open(whole_sectors());
+    fill(&topic(&log), 0..2);
+    log.close().expect("closes");
+    let other = machine.fork();
+    fill(&topic(&other.open(whole_sectors())), 7..8);
+    let log = machine.open(whole_sectors());
+    fill(&topic(&log), 2..2 + more);
+    if closed {
+        log.close().expect("closes");
+    }
+    machine.disk.crash(Crash::Kill);
+    let (name, bytes) = machine.segments().pop().expect("a segment");
+    let old = other.disk.file(&name).expect("both have the same segment");
+    let at = other_sector(&bytes, &old, 0);
+    machine.disk.overwrite(&name, at as u64, &old[at..at + 512]);
+    machine
+}
+
 /// A disk that gives back a sector from a life of the file in which the log went on in another
 /// way: what is there is whole and lies where it belongs, and only what follows it contradicts.
 #[test]
 fn a_frame_of_another_history_is_found_by_what_follows_it() {
     for closed in [false, true] {
-        let options = || small().media(Media::WholeSectors);
-        let machine = Machine::new(1);
-        let log = machine.open(options());
-        fill(&topic(&log), 0..2);
-        log.close().expect("closes");
-        let other = machine.fork();
-        fill(&topic(&other.open(options())), 7..8);
-        let log = machine.open(options());
-        fill(&topic(&log), 2..4);
-        if closed {
-            log.close().expect("closes");
-        }
-        machine.disk.crash(Crash::Kill);
-        let (name, bytes) = machine.segments().pop().expect("a segment");
-        let old = other.disk.file(&name).expect("both have the same segment");
-        let at = (0..bytes.len()).step_by(512).find(|&at| bytes[at..at + 512] != old[at..at + 512]);
-        let at = at.expect("they differ");
-        machine.disk.overwrite(&name, at as u64, &old[at..at + 512]);
-        assert_error!(machine.try_open(options()), Error::Corrupt { .. });
+        let machine = with_a_frame_of_another_history(2, closed);
+        assert_error!(machine.try_open(whole_sectors()), Error::Corrupt { .. });
         let report = salvage_on(&*machine.disk.storage()).expect("salvages");
         assert_eq!(report.lost.len(), 1, "the frame of the other history is what is lost");
-        let topic = topic(&machine.open(options()));
+        let topic = topic(&machine.open(whole_sectors()));
         let mut reader = topic.read_from(Offset(0)).expect("reads");
         for i in 0..2 {
             assert_eq!(reader.next().expect("a message").expect("whole").payload(), payload(i));
@@ -395,25 +404,11 @@ fn the_head_of_another_file_is_found_and_salvage_loses_nothing() {
 /// The same at the very end of a closed log, where only the echoes contradict.
 #[test]
 fn a_last_frame_of_another_history_is_found_by_the_echoes() {
-    let options = || small().media(Media::WholeSectors);
-    let machine = Machine::new(1);
-    let log = machine.open(options());
-    fill(&topic(&log), 0..2);
-    log.close().expect("closes");
-    let other = machine.fork();
-    fill(&topic(&other.open(options())), 7..8);
-    let log = machine.open(options());
-    fill(&topic(&log), 2..3);
-    log.close().expect("closes");
-    machine.disk.crash(Crash::Kill);
-    let (name, bytes) = machine.segments().pop().expect("a segment");
-    let old = other.disk.file(&name).expect("both have the same segment");
-    let at = other_sector(&bytes, &old, 512);
-    machine.disk.overwrite(&name, at as u64, &old[at..at + 512]);
-    assert_error!(machine.try_open(options()), Error::Corrupt { .. });
+    let machine = with_a_frame_of_another_history(1, true);
+    assert_error!(machine.try_open(whole_sectors()), Error::Corrupt { .. });
     let report = salvage_on(&*machine.disk.storage()).expect("salvages");
     assert!(report.lost.len() == 1 && report.lost[0].from < report.lost[0].to, "{report:?}");
-    let topic = topic(&machine.open(options()));
+    let topic = topic(&machine.open(whole_sectors()));
     let read: Vec<_> = topic.read_from(Offset(0)).expect("reads").filter_map(Result::ok).collect();
     assert!(read.iter().map(|message| message.payload().to_vec()).eq((0..2).map(payload)));
 }

@@ -109,39 +109,35 @@ impl World {
             if waiting.task.is_woken() {
                 return self.poll_next();
             }
-            let group = waiting.group;
-            match waiting.task.poll() {
-                Poll::Ready(Ok(delivery)) => {
-                    violation!("nobody woke a task for {} of group {group}", delivery.offset());
-                }
-                Poll::Ready(Err(error)) => {
-                    self.actor().waiting = None;
-                    return self.no_delivery(group, "next", &error);
-                }
-                Poll::Pending => {}
-            }
+            self.poll_sleeper()?;
             // Had it found a message, it would wait for what is to be logged before.
-            let found = self.actor().waiting.as_ref().is_some_and(|task| task.task.is_woken());
+            let Some(waiting) = &self.actor().waiting else { return Ok(()) };
+            let found = waiting.task.is_woken();
             self.maintain()?;
             if self.dead() || self.poisoned() || found {
                 return Ok(());
             }
-            let waiting = self.actor().waiting.as_mut().expect("it waits");
-            if !waiting.task.is_woken() {
-                continue;
-            }
-            match waiting.task.poll() {
-                Poll::Ready(Ok(delivery)) => {
-                    violation!("nobody woke a task for {} of group {group}", delivery.offset());
-                }
-                Poll::Ready(Err(error)) => {
-                    self.actor().waiting = None;
-                    return self.no_delivery(group, "next", &error);
-                }
-                Poll::Pending => {}
+            if self.actor().waiting.as_ref().is_some_and(|waiting| waiting.task.is_woken()) {
+                self.poll_sleeper()?;
             }
         }
         Ok(())
+    }
+
+    /// Polls a task that has nothing to get.
+    fn poll_sleeper(&mut self) -> Checked {
+        let waiting = self.actor().waiting.as_mut().expect("it waits");
+        let group = waiting.group;
+        match waiting.task.poll() {
+            Poll::Ready(Ok(delivery)) => {
+                violation!("nobody woke a task for {} of group {group}", delivery.offset());
+            }
+            Poll::Ready(Err(error)) => {
+                self.actor().waiting = None;
+                self.no_delivery(group, "next", &error)
+            }
+            Poll::Pending => Ok(()),
+        }
     }
 
     /// Checks that closing the log has ended the wait of a task.
