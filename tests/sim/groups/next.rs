@@ -3,7 +3,7 @@
 
 use std::task::Poll;
 
-use ackline::simulation::Rng;
+use ackline::simulation::{Clock, Rng};
 use ackline::{Delivery, Error, Explanation, Result};
 
 use super::super::world::{Waiting, World};
@@ -21,7 +21,8 @@ impl World {
                 progress.suspect = false;
             }
             let handle = self.live().groups[group].clone();
-            self.actor().waiting = Some(Waiting::new(group, handle));
+            let now = self.now();
+            self.actor().waiting = Some(Waiting::new(group, handle, now));
             return self.poll_next();
         }
         if rng.chance(1, 8) {
@@ -48,7 +49,7 @@ impl World {
     fn poll_next(&mut self) -> Checked {
         let Some(mut waiting) = self.actor().waiting.take() else { return Ok(()) };
         let group = waiting.group;
-        match waiting.task.poll() {
+        match self.poll_task(&mut waiting) {
             Poll::Pending => {
                 self.actor().waiting = Some(waiting);
                 // It may have sent messages to the dead letters on its way.
@@ -56,6 +57,17 @@ impl World {
             }
             Poll::Ready(result) => self.got(group, result),
         }
+    }
+
+    /// Polls a task, which may find that what it was about to get has been taken from it: where a
+    /// whole lease has passed, that is counted as a delivery, and the task goes on to the next one.
+    fn poll_task(&mut self, waiting: &mut Waiting) -> Poll<Result<Delivery>> {
+        let (group, now) = (&mut self.model.groups[waiting.group], self.clock.monotonic());
+        if now >= waiting.polled_at + self.setup.groups[group.plan].lease {
+            group.unseen += 1;
+        }
+        waiting.polled_at = now;
+        waiting.task.poll()
     }
 
     fn got(&mut self, group: usize, result: Result<Delivery>) -> Checked {
@@ -126,17 +138,17 @@ impl World {
 
     /// Polls a task that has nothing to get.
     fn poll_sleeper(&mut self) -> Checked {
-        let waiting = self.actor().waiting.as_mut().expect("it waits");
+        let mut waiting = self.actor().waiting.take().expect("it waits");
         let group = waiting.group;
-        match waiting.task.poll() {
+        match self.poll_task(&mut waiting) {
             Poll::Ready(Ok(delivery)) => {
                 violation!("nobody woke a task for {} of group {group}", delivery.offset());
             }
-            Poll::Ready(Err(error)) => {
-                self.actor().waiting = None;
-                self.no_delivery(group, "next", &error)
+            Poll::Ready(Err(error)) => self.no_delivery(group, "next", &error),
+            Poll::Pending => {
+                self.actor().waiting = Some(waiting);
+                Ok(())
             }
-            Poll::Pending => Ok(()),
         }
     }
 

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use ackline::{Delivery, Group, Pending, Reader, Receipt, Result};
 
@@ -67,14 +68,16 @@ pub(crate) fn is_done(pending: &Pending<Receipt>) -> bool {
 pub(crate) struct Waiting {
     pub(crate) group: usize,
     pub(crate) task: Task<Next>,
+    /// When it was polled last.
+    pub(crate) polled_at: Duration,
 }
 
 type Next = Pin<Box<dyn Future<Output = Result<Delivery>> + Send>>;
 
 impl Waiting {
-    pub(crate) fn new(group: usize, handle: Group) -> Self {
+    pub(crate) fn new(group: usize, handle: Group, now: Duration) -> Self {
         let next: Next = Box::pin(async move { handle.next().await });
-        Self { group, task: Task::new(next) }
+        Self { group, task: Task::new(next), polled_at: now }
     }
 }
 
