@@ -36,6 +36,7 @@ impl World {
             Ok(deliveries) => deliveries,
             Err(error) => return self.no_delivery(group, "poll", &error),
         };
+        self.succeeded("poll")?;
         ensure!(deliveries.len() <= max, "polled {} of {max}", deliveries.len());
         self.note(|| {
             let got: Vec<_> =
@@ -56,6 +57,7 @@ impl World {
             && self.setup.lossy
         {
             let start = self.live().groups[group].topic().offsets().start;
+            self.succeeded(call)?;
             let right = from < to && *to <= start;
             ensure!(right, "group {group} lags from {from} to {to}, and {start} is there");
             self.count("lagged");
@@ -203,15 +205,17 @@ impl World {
         }
         match result {
             Ok(()) => {
+                self.succeeded("ack offset")?;
                 let now = self.now();
                 self.model.groups[group].settle(offset, Ack::Maybe, now);
                 Ok(())
             }
             Err(Error::AlreadyAcked { .. }) => {
+                self.succeeded("ack offset")?;
                 ensure!(!open || filtered || lossy, "{group}/{offset} was not acknowledged yet");
                 Ok(())
             }
-            Err(Error::NotLeased { .. }) => Ok(()),
+            Err(Error::NotLeased { .. }) => self.succeeded("ack offset"),
             Err(error) => self.failed("ack offset", &error).map(|_| ()),
         }
     }

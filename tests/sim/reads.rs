@@ -31,7 +31,7 @@ impl World {
         match self.read_checked(id, &topic, from)? {
             Ok(next) => ensure!(next == offsets.end.0, "#{id} ended at {next}"),
             Err(error) => {
-                self.failed("read", &error)?;
+                self.failed_to_read("read", &error)?;
             }
         }
         Ok(())
@@ -65,7 +65,7 @@ impl World {
                 let from = topic.offsets().start;
                 match topic.read_from(from) {
                     Ok(reader) => self.actor().tail = Some((id, reader)),
-                    Err(error) => return self.failed("tail", &error).map(|_| ()),
+                    Err(error) => return self.failed_to_read("tail", &error),
                 }
             }
             return Ok(());
@@ -88,7 +88,7 @@ impl World {
                     let right = from == expected && to == offsets.start && from < to;
                     ensure!(right, "#{id} lags from {from} to {to} of {offsets:?}");
                 }
-                Some(Err(error)) => return self.failed("tail", &error).map(|_| ()),
+                Some(Err(error)) => return self.failed_to_read("tail", &error),
             }
         }
         self.actor().tail = Some((id, reader));
@@ -111,7 +111,7 @@ impl World {
                 ensure!(found.0 == expected, "offset_at({ms}) is {found} instead of {expected}");
             }
             Err(error) => {
-                self.failed("offset_at", &error)?;
+                self.failed_to_read("offset_at", &error)?;
             }
         }
         Ok(())
@@ -130,6 +130,7 @@ impl World {
             Ok(lag) => lag,
             Err(error) => return self.failed("lag", &error).map(|_| ()),
         };
+        self.succeeded("lag")?;
         let (now, group) = (self.now(), &self.model.groups[id]);
         let holds = |progress: &Progress| progress.held_until.is_some_and(|until| until > now);
         if comparable {

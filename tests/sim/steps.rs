@@ -228,13 +228,11 @@ impl World {
             self.note(|| "  died".to_owned());
             return self.crash(rng);
         }
-        let live = self.live();
-        if live.stats.poisoned {
-            live.poisoned = true;
-            if rng.chance(1, 3) {
-                return if rng.chance(1, 2) { self.crash(rng) } else { self.drop_and_reopen(rng) };
-            }
+        if self.check_poisoned("an operation")? && rng.chance(1, 3) {
+            return if rng.chance(1, 2) { self.crash(rng) } else { self.drop_and_reopen(rng) };
         }
+        // Nothing that an operation has left undone may fail the next one.
+        self.watch.answer(&self.disk);
         if !self.is_branch && rng.chance(1, if promised { 6 } else { 24 }) {
             self.check_fork(rng, false)?;
         }

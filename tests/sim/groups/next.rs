@@ -21,8 +21,12 @@ impl World {
                 progress.suspect = false;
             }
             let handle = self.live().groups[group].clone();
-            self.actor().waiting = Some(Waiting::new(group, handle));
-            return self.poll_next();
+            let mut waiting = Waiting::new(group, handle);
+            let first = waiting.task.poll();
+            if !matches!(first, Poll::Ready(Err(_))) {
+                self.succeeded("next")?;
+            }
+            return self.take_next(waiting, first);
         }
         if rng.chance(1, 8) {
             self.count("next_dropped");
@@ -47,8 +51,14 @@ impl World {
     /// Polls the task of the one who acts.
     fn poll_next(&mut self) -> Checked {
         let Some(mut waiting) = self.actor().waiting.take() else { return Ok(()) };
+        let polled = waiting.task.poll();
+        self.take_next(waiting, polled)
+    }
+
+    /// Sees what a task was answered.
+    fn take_next(&mut self, waiting: Waiting, polled: Poll<Result<Delivery>>) -> Checked {
         let group = waiting.group;
-        match waiting.task.poll() {
+        match polled {
             Poll::Pending => {
                 self.actor().waiting = Some(waiting);
                 // It may have sent messages to the dead letters on its way.
@@ -67,6 +77,7 @@ impl World {
         self.note(|| format!("  next of group {group}: {offset}, attempt {attempt}"));
         let until = match self.live().groups[group].explain(offset) {
             Ok(Explanation::Leased { attempt: counted, ends_in }) if counted == attempt => {
+                self.succeeded("explain")?;
                 let lease = self.setup.groups[self.model.groups[group].plan].lease;
                 // However long the task slept: the lease begins when the message is handed out.
                 ensure!(ends_in == lease, "a lease of {lease:?} ends in {ends_in:?}");
@@ -75,7 +86,8 @@ impl World {
             }
             // Retention took it from the group while the task slept.
             Ok(Explanation::Gone) if self.setup.lossy => self.now(),
-            // It got the message before the log failed, and can do nothing with it.
+            // It waited for the log alone, and that had the attempt before it failed. It can do
+            // nothing with the message.
             Err(error) => {
                 self.model.groups[group].unseen += 1;
                 return self.failed("explain", &error).map(|_| ());
