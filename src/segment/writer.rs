@@ -178,7 +178,11 @@ fn give_name(storage: &dyn Storage, from: &str, to: &str) -> Result<()> {
     }
     // Sync the directory too: without it, a crash can lose the segment's name, and with it
     // every record that was acknowledged in it.
-    storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))
+    let synced = match storage.sync_directory() {
+        Err(_) if mutant::on(Mutant::RetryFailedDirectorySync) => storage.sync_directory(),
+        synced => synced,
+    };
+    synced.map_err(|e| Error::io("sync", storage.describe(), e))
 }
 
 /// Writes a marker with its echoes, and syncs them. The next frame overwrites the marker, the

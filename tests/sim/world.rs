@@ -91,10 +91,15 @@ impl FaultWatch {
             self.plan(disk, call, fault);
             return format!("call {call}");
         }
-        self.no_space |= fault == Fault::NoSpace;
         let call = STEPS[rng.index(STEPS.len())];
-        disk.fail_next(call, fault);
+        self.plan_next(disk, call, fault);
         format!("the next {call:?}")
+    }
+
+    /// Plans a fault for the next call of some kind.
+    pub(crate) fn plan_next(&mut self, disk: &SimDisk, call: Call, fault: Fault) {
+        self.no_space |= fault == Fault::NoSpace;
+        disk.fail_next(call, fault);
     }
 
     /// Whether a fault has struck that a call may fail for, and that none has failed for yet.
