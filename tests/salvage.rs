@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ackline::simulation::{SimClock, SimDisk, salvage_on};
-use ackline::{Error, Log, Offset, Options};
+use ackline::{Error, Log, Offset, Options, Position};
 
 const MESSAGES: u64 = 400;
 
@@ -151,6 +151,29 @@ fn a_missing_segment_costs_what_was_in_it() {
 #[test]
 fn a_missing_newest_segment_costs_what_was_in_it() {
     check(|disk, segments| disk.delete(segments.last().expect("segments")), 80);
+}
+
+#[test]
+fn a_damaged_header_of_the_only_frame_says_neither_the_salt_nor_where_the_log_ends() {
+    let disk = SimDisk::new(3);
+    let log = open(&disk).expect("opens");
+    log.topic("t").expect("a topic");
+    log.close().expect("closes");
+    let name = disk.names().pop().expect("a segment");
+    let bytes = disk.file(&name).expect("there");
+    let frame = bytes.windows(4).position(|magic| magic == b"AKLF").expect("a frame");
+    for bit in 0..64 * 8_u64 {
+        let damaged = disk.fork();
+        damaged.flip_bit(&name, frame as u64 + bit / 8, u8::try_from(bit % 8).expect("below 8"));
+        let refused = open(&damaged);
+        assert!(matches!(refused, Err(Error::Corrupt { .. } | Error::UnsupportedVersion { .. })));
+        damaged.kill();
+        let report = salvage_on(&*damaged.storage()).expect("one frame is lost and no more");
+        assert!(matches!(&report.lost[..], [lost] if lost.to == Position(96)), "{report:?}");
+        damaged.kill();
+        let log = open(&damaged).expect("a salvaged log opens");
+        assert!(log.topics().is_empty(), "nothing vouches for what a damaged header says");
+    }
 }
 
 #[test]
