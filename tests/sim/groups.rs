@@ -10,6 +10,7 @@ use ackline::simulation::{Crash, Rng};
 use ackline::{Delivery, Error, Explanation, Offset, Start};
 
 use super::model::{Ack, Progress};
+use super::setup::wall;
 use super::world::{Actor, Failed, Hand, World};
 use super::{Checked, ensure};
 
@@ -280,9 +281,15 @@ impl World {
     pub(crate) fn seek_group(&mut self, rng: &mut Rng, group: usize) -> Checked {
         let offsets = self.live().groups[group].topic().offsets();
         let (start, end) = (offsets.start.0, offsets.end.0);
-        let (to, target) = match rng.below(4) {
+        let topic = self.model.groups[group].topic;
+        let (to, target) = match rng.below(5) {
             0 => (start, Start::Earliest),
             1 => (end, Start::Latest),
+            2 => {
+                self.count("seek_by_time");
+                let ms = 1_700_000_000_000 + rng.below(200_000) - 60_000;
+                (self.model.offset_at(topic, start..end, ms), Start::Time(wall(ms)))
+            }
             _ => {
                 let to = start + rng.below(end - start + 1);
                 (to, Start::Offset(Offset(to)))

@@ -10,7 +10,7 @@ use ackline::{Error, Explanation, Offset, Topic};
 use super::model::{Ack, Progress};
 use super::setup::wall;
 use super::world::World;
-use super::{Checked, at, ensure};
+use super::{Checked, ensure};
 
 /// How long a message waits that is out of attempts, while its dead letter finds no room.
 const BURY_AGAIN: Duration = Duration::from_secs(1);
@@ -104,10 +104,7 @@ impl World {
         self.note(|| format!("offset_at {ms} in #{id}"));
         match topic.offset_at(wall(ms)) {
             Ok(found) => {
-                let mut visible = offsets.start.0..offsets.end.0;
-                let messages = &self.model.topics[id].messages;
-                let expected = visible.find(|&offset| messages[at(offset)].0.time_ms() >= ms);
-                let expected = expected.unwrap_or(offsets.end.0);
+                let expected = self.model.offset_at(id, offsets.start.0..offsets.end.0, ms);
                 ensure!(found.0 == expected, "offset_at({ms}) is {found} instead of {expected}");
             }
             Err(error) => {

@@ -10,7 +10,7 @@ use super::world::World;
 use super::{Checked, mix};
 
 /// All that runs count by name, so that what never came up shows as a zero.
-pub(crate) const COUNTED: [&str; 58] = [
+pub(crate) const COUNTED: [&str; 61] = [
     "ack",
     "ack_offset",
     "advance",
@@ -61,7 +61,10 @@ pub(crate) const COUNTED: [&str; 58] = [
     "reopen",
     "retry",
     "retry_after",
+    "salvage_refused",
+    "salvaged",
     "seek",
+    "seek_by_time",
     "situation",
     "sleepers",
     "submit",
