@@ -49,17 +49,12 @@ pub(super) fn salvage(world: &mut World, disk: &SimDisk, damage: Damage) -> Chec
     go_on(world, &disk, log, own)
 }
 
-/// Whether there is nothing to begin with: no head is whole, or not that of the oldest segment,
-/// which retention has left behind; or a version is not known, or frames of two lives contradict
-/// each other.
+/// Whether there is nothing to begin with: no head is whole, or a version is not known, or frames
+/// of two lives contradict each other.
 fn may_refuse(disk: &SimDisk, damage: Damage, error: &Error) -> bool {
-    let oldest = disk.names().into_iter().find(|name| name.strip_suffix(".seg").is_some());
-    let is_later = |name: &String| !name.starts_with("00000000000000000000");
     match error {
         Error::Corrupt { file, .. } => {
-            let no_head = *file == disk.storage().describe();
-            let oldest = oldest.filter(is_later).is_some_and(|oldest| *file == oldest);
-            no_head || oldest || damage == Damage::EarlierLife
+            *file == disk.storage().describe() || damage == Damage::EarlierLife
         }
         Error::UnsupportedVersion { .. } => true,
         _ => false,
