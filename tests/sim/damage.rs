@@ -65,7 +65,7 @@ enum Damage {
     Lie(Fault),
 }
 
-const AFTERWARDS: [Damage; 14] = [
+const AFTERWARDS: [Damage; 17] = [
     Damage::Rot,
     Damage::Rot,
     Damage::HeadRot,
@@ -76,6 +76,9 @@ const AFTERWARDS: [Damage; 14] = [
     Damage::Elsewhere,
     Damage::Elsewhere,
     Damage::Elsewhere,
+    Damage::EarlierLife,
+    Damage::EarlierLife,
+    Damage::EarlierLife,
     Damage::EarlierLife,
     Damage::EarlierLife,
     Damage::Cut,
