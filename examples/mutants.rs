@@ -6,7 +6,8 @@
 //!
 //! First the code as it is must pass; then each mutant must be found in each of several trials,
 //! each within 1 % of the crashes that the check script simulates. The exit status is 1 if a
-//! mutant survives. With `--write docs/mutants.md`, the table in that document is made again.
+//! mutant survives. With `--write docs/mutants.md`, the table in that document is made again, once
+//! every mutant has been found.
 //!
 //! A mutant is switched on for a whole process, so each is tried in a process of its own: this
 //! program starts itself.
@@ -48,7 +49,7 @@ Options:
   --seed N       where the seeds begin [default: 1]
   --only NAME    try this mutant, and none of the others nor the code as it is; may be repeated
   --jobs N       how many processes run at a time [default: the number of cores]
-  --write FILE   write the table as a document
+  --write FILE   write the table as a document, if none survives; not with --only
   --help         print this";
 
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -97,6 +98,12 @@ fn parse() -> Result<Option<Arguments>, lexopt::Error> {
             _ => return Err(argument.unexpected()),
         }
     }
+    if arguments.budget.trials == 0 || arguments.budget.crashes == 0 {
+        return Err("without a trial or a crash nothing can be found".into());
+    }
+    if arguments.write.is_some() && !arguments.only.is_empty() {
+        return Err("--write is for the table of all mutants, and --only is for some".into());
+    }
     let known = |name: &String| Mutant::ALL.iter().any(|mutant| mutant.name() == name);
     if let Some(unknown) = arguments.only.iter().find(|name| !known(name)) {
         return Err(format!("there is no mutant {unknown}").into());
@@ -134,13 +141,19 @@ fn main() -> ExitCode {
     let outcomes = run_all(&jobs, &budget, arguments.jobs, "mutants");
     let table: Vec<_> = mutants.into_iter().zip(outcomes).collect();
     let survivors = report::print(&table, &budget, began.elapsed());
+    if survivors > 0 {
+        if let Some(path) = arguments.write {
+            eprintln!("{path} is left as it was: it says that none survives");
+        }
+        return ExitCode::FAILURE;
+    }
     if let Some(path) = arguments.write
         && let Err(error) = std::fs::write(&path, report::document(&table, &budget))
     {
         eprintln!("cannot write {path}: {error}");
         return ExitCode::FAILURE;
     }
-    if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    ExitCode::SUCCESS
 }
 
 /// Whether the code as it is passes as many trials as a mutant gets.

@@ -66,6 +66,9 @@ fn parse() -> Result<Option<Arguments>, lexopt::Error> {
             _ => return Err(argument.unexpected()),
         }
     }
+    if campaign.crashes == 0 {
+        return Err("without a crash nothing is shown".into());
+    }
     Ok(Some(Arguments { campaign, history }))
 }
 

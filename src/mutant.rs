@@ -64,6 +64,7 @@ mutants! {
         InterruptedWriteDropped "A write that a signal interrupted is taken for done."
         ShortReadTakenForEnd "A short read is taken for the end of the file."
         SkipDirectorySync "The directory is not synced after a segment got its name."
+        RetryFailedDirectorySync "A sync of the directory that failed is tried again, and believed then."
         SkipDirectorySyncAtOpen "Opening trusts names that the directory may not hold durably."
         SizeNotSynced "A segment gets its size after its last sync."
         NewSegmentNotSynced "The head of a new segment is not synced before it is in use."

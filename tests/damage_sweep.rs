@@ -130,8 +130,10 @@ fn a_closed_marker_that_comes_back_from_an_earlier_time_hides_nothing() {
                 let mut touched = layout.touched(place.1 * SECTOR..(place.1 + 1) * SECTOR);
                 touched.any(|span| span.class == Class::Header)
             });
-            for (number, _) in states.iter().enumerate().filter(|(_, state)| closed(state)) {
-                if is_frame {
+            for (number, state) in states.iter().enumerate().filter(|(_, state)| closed(state)) {
+                let bytes = subject.files.get(&place.0).map(|file| &file.0[place.1 * SECTOR..]);
+                let is_current = bytes.is_some_and(|bytes| bytes.starts_with(state));
+                if is_frame && !is_current {
                     refused(&subject, &Damage::Stale(place.clone(), number));
                     tried += 1;
                 }

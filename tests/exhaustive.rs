@@ -82,6 +82,10 @@ fn no_crash_of_a_small_workload_breaks_a_promise() {
         println!("{media:?}:\n{totals}");
         let reached = [totals.workloads, totals.rolls, totals.kills, totals.recoveries.second];
         assert!(!reached.contains(&0), "something was never reached");
+        // Workloads of up to three operations leave few sectors unsynced at a time.
+        if operations(*media, Prelude::Nothing) <= 3 {
+            assert_eq!(totals.left_out, 0, "every subset of what was not synced comes about");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ackline::simulation::{SimClock, SimDisk, salvage_on};
-use ackline::{Error, Log, Offset, Options};
+use ackline::{Error, Log, Offset, Options, Position};
 
 const MESSAGES: u64 = 400;
 
@@ -144,6 +144,49 @@ fn a_damaged_head_of_the_oldest_segment_costs_no_message() {
 }
 
 #[test]
+fn a_damaged_head_of_the_oldest_segment_that_retention_left_costs_no_message() {
+    let disk = SimDisk::new(3);
+    let clock = SimClock::new();
+    let options = |seed| {
+        let options = Options::new().segment_bytes(8192).recent_bytes(0);
+        options.simulated(Arc::new(clock.clone()), seed)
+    };
+    let log = options(1).open_on(disk.storage()).expect("opens");
+    let topic = log.topic("t").expect("a topic");
+    let group = topic.group("g").expect("a group");
+    for i in 0..MESSAGES {
+        topic.append(payload(i)).expect("appends");
+    }
+    group.commit_through(Offset(MESSAGES / 2)).expect("commits");
+    log.maintain().expect("deletes what is consumed");
+    let start = topic.offsets().start;
+    assert!(start > Offset(0), "retention has deleted something");
+    drop((topic, group));
+    log.close().expect("closes");
+    let oldest = disk.names().into_iter().find(|name| name.contains(".seg")).expect("a segment");
+    for byte in [30, 130] {
+        let damaged = disk.fork();
+        damaged.flip_bit(&oldest, byte, 0);
+        damaged.kill();
+        let report = salvage_on(&*damaged.storage()).expect("salvages");
+        assert_eq!(report.lost.len(), 1, "{report:?}");
+        damaged.kill();
+        let log = options(2).open_on(damaged.storage()).expect("a salvaged log opens");
+        let topic = log.topic("t").expect("a topic");
+        let read = topic.read_from(topic.offsets().start).expect("reads");
+        let whole: Vec<_> = read.filter_map(Result::ok).collect();
+        let offsets = whole.iter().map(|message| message.offset().0);
+        assert!(offsets.eq(start.0..MESSAGES), "all that retention left is there");
+        for message in &whole {
+            assert_eq!(message.payload(), payload(message.offset().0).as_bytes());
+        }
+        let group = topic.group("g").expect("a group");
+        let polled = group.poll(1, std::time::Duration::ZERO).expect("polls");
+        assert_eq!(polled[0].offset(), Offset(MESSAGES / 2 + 1), "its progress is kept");
+    }
+}
+
+#[test]
 fn a_missing_segment_costs_what_was_in_it() {
     check(|disk, segments| disk.delete(&segments[2]), 80);
 }
@@ -151,6 +194,29 @@ fn a_missing_segment_costs_what_was_in_it() {
 #[test]
 fn a_missing_newest_segment_costs_what_was_in_it() {
     check(|disk, segments| disk.delete(segments.last().expect("segments")), 80);
+}
+
+#[test]
+fn a_damaged_header_of_the_only_frame_says_neither_the_salt_nor_where_the_log_ends() {
+    let disk = SimDisk::new(3);
+    let log = open(&disk).expect("opens");
+    log.topic("t").expect("a topic");
+    log.close().expect("closes");
+    let name = disk.names().pop().expect("a segment");
+    let bytes = disk.file(&name).expect("there");
+    let frame = bytes.windows(4).position(|magic| magic == b"AKLF").expect("a frame");
+    for bit in 0..64 * 8_u64 {
+        let damaged = disk.fork();
+        damaged.flip_bit(&name, frame as u64 + bit / 8, u8::try_from(bit % 8).expect("below 8"));
+        let refused = open(&damaged);
+        assert!(matches!(refused, Err(Error::Corrupt { .. } | Error::UnsupportedVersion { .. })));
+        damaged.kill();
+        let report = salvage_on(&*damaged.storage()).expect("one frame is lost and no more");
+        assert!(matches!(&report.lost[..], [lost] if lost.to == Position(96)), "{report:?}");
+        damaged.kill();
+        let log = open(&damaged).expect("a salvaged log opens");
+        assert!(log.topics().is_empty(), "nothing vouches for what a damaged header says");
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 # Runs the crash soak on a real file system in an image file, and takes away at each kill what was
 # not on its disk: what a power cut leaves.
 #
-#     sudo examples/crash_soak/power_cut.sh [--fs ext4|xfs|btrfs] [--lossy] [OPTIONS OF crash_soak]
+#     cargo build --release --example crash_soak
+#     sudo CRASH_SOAK=$PWD/target/release/examples/crash_soak \
+#         examples/crash_soak/power_cut.sh [--fs ext4|xfs|btrfs] [--lossy] [OPTIONS OF crash_soak]
 #
 # The image is mounted through a loop device. What the file system has submitted to the device is
 # in the image; what is only in its page cache is not. At a cut, the image is copied as it is,
@@ -14,8 +16,8 @@
 # is at work: of what was written since the last flush, any part is lost, see lossy_disk.py.
 #
 # It needs root, loop devices, and the mkfs of the file system; --lossy needs FUSE and Python.
-# Where one of them is missing it says so and ends with status 77. CRASH_SOAK names the program,
-# otherwise it is built.
+# Where one of them is missing it says so and ends with status 77. CRASH_SOAK names the program;
+# otherwise it is built, by a cargo that root must have.
 set -euo pipefail
 
 # The page cache of the loop device's backing file is what the device holds.

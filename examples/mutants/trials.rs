@@ -147,8 +147,10 @@ fn with_crashes(seed: u64, crashes: u64) -> Outcome {
 
 /// Words of a violation, and what the check that answers it is called in the table. The first
 /// that fit count.
-const CHECKS: [(&str, &str); 46] = [
+const CHECKS: [(&str, &str); 48] = [
     ("panic: ", "a panic"),
+    ("a poisoned log", "poisoned log"),
+    ("poisoned the log without", "poisoned for no reason"),
     ("an ack was undone", "ack undone"),
     ("an ack was invented", "ack invented"),
     ("failed without a reason", "error without a reason"),

@@ -35,6 +35,9 @@ pub fn replay(run: fn(&[u8])) -> std::io::Result<()> {
         }
     }
     println!("replayed {replayed} files");
+    if replayed == 0 {
+        return Err(std::io::Error::other("there was nothing to replay"));
+    }
     Ok(())
 }
 

@@ -71,9 +71,9 @@ fn consistent(runs: impl Iterator<Item = Run>) -> Vec<Run> {
     kept
 }
 
-/// What is whole in a file, under the salt that its head says if any frame has it. If none has, the
-/// head is lost, or that of another file: then it is the salt that most bytes speak for. Bodies
-/// may hold what looks like frames, but are larger than that.
+/// What is whole in a file, under the salt that its head says if any frame or marker has it. If
+/// none has, the head is lost, or that of another file: then it is the salt that most bytes of
+/// frames speak for, or most headers. Bodies may hold what looks like frames, but are larger.
 pub(super) fn find_salt(
     bytes: &[u8],
     base: Position,
@@ -82,7 +82,7 @@ pub(super) fn find_salt(
 ) -> Whole {
     if let Some(salt) = said {
         let whole = find_frames(bytes, base, next, salt);
-        if !whole.runs.is_empty() {
+        if !whole.runs.is_empty() || !whole.others.is_empty() {
             return whole;
         }
     }
@@ -97,8 +97,10 @@ pub(super) fn find_salt(
     let mut salts: Vec<(usize, u32)> = counts.into_iter().map(|(salt, n)| (n, salt)).collect();
     salts.sort_unstable_by(|a, b| b.cmp(a));
     salts.truncate(SALTS_MAX);
-    let weight = |whole: &Whole| -> (usize, Position) {
-        (whole.runs.iter().map(|run| run.bytes).sum(), whole.evidence(base))
+    // Where no frame is left, the headers count, and not what they say: one that is damaged has
+    // some salt, too, and can have any watermark.
+    let weight = |whole: &Whole| -> (usize, usize) {
+        (whole.runs.iter().map(|run| run.bytes).sum(), whole.runs.len() + whole.others.len())
     };
     let mut best = Whole { salt: said.unwrap_or(0), ..Whole::default() };
     for salt in said.into_iter().chain(salts.into_iter().map(|(_, salt)| salt)) {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::entry::{Entries, Entry};
 use crate::format::frame::Header;
 use crate::format::header::FIXED_BYTES;
-use crate::offset::TopicId;
+use crate::offset::{Position, TopicId};
 use crate::segment::index::{Point, SegmentIndex};
 use crate::segment::scan::Visited;
 use crate::segment::sealed::{bad_entry, starts_of};
@@ -28,7 +28,11 @@ impl Replay {
     pub(super) fn of(segment: &Segment, checkpoint: &[u8]) -> Result<Self> {
         let entries = segment.head.checkpoint_entries;
         let starts = starts_of(checkpoint, entries, &segment.name)?;
-        Ok(Self { state: checkpointed(segment, checkpoint)?, starts, ..Self::default() })
+        // A log that has frames has a topic. Where a later checkpoint has none, salvage has made
+        // it for a head that was lost with all before it.
+        let after_gap = segment.base() > Position(0) && entries == 0;
+        let state = checkpointed(segment, checkpoint)?;
+        Ok(Self { state, starts, after_gap, ..Self::default() })
     }
 
     /// Begins where a checkpoint was just made of `state`.

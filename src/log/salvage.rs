@@ -22,7 +22,7 @@ use crate::state::State;
 use crate::storage::disk::DiskStorage;
 use crate::storage::{Storage, read_full, write_full};
 
-use super::frames::find_salt;
+use super::frames::{Run, find_salt};
 use super::open::{list, lock};
 use super::replay::Replay;
 
@@ -260,6 +260,9 @@ impl Salvage<'_> {
         let whole = find_salt(frames, base, next, salt);
         head.salt = whole.salt;
         let (runs, evidence) = (whole.consistent(), whole.evidence(base));
+        if salt.is_none() && previous.is_none() {
+            follow_nothing(&mut head, runs.first());
+        }
         let after_last = runs.last().map_or(base, |run| run.position.plus(run.bytes as u64));
         // Where promised frames at the very end are lost, the log goes on behind them.
         let end = next.unwrap_or(after_last.max(evidence));
@@ -388,6 +391,15 @@ impl Salvage<'_> {
             .and_then(|()| storage.rename(&unfinished, file_name))
             .and_then(|()| storage.sync_directory());
         replaced.map_err(|e| Error::io("replace", file_name, e))
+    }
+}
+
+/// Lets the head of the oldest segment be one that its first frame continues, whatever that is:
+/// retention has deleted those before it.
+fn follow_nothing(head: &mut SegmentHead, first: Option<&Run>) {
+    if let Some(first) = first.filter(|first| first.position == head.base) {
+        let Header { sequence, epoch, previous, .. } = first.header;
+        (head.sequence, head.epoch, head.chain) = (sequence, epoch, previous);
     }
 }
 

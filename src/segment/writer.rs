@@ -78,7 +78,14 @@ impl Start {
 /// metadata and need no room. A full disk shows here: [`Error::Full`], with nothing left behind.
 pub(crate) fn prepare(storage: &dyn Storage, file_name: &str, bytes: u64) -> Result<Spare> {
     let made = (|| {
-        let file = storage.create(file_name)?;
+        let file = match storage.create(file_name) {
+            // An earlier attempt failed, and to remove its file failed as well.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                storage.remove(file_name)?;
+                storage.create(file_name)?
+            }
+            created => created?,
+        };
         // Ask for all of the room at once: a full disk then answers before anything is written.
         if !mutant::on(Mutant::SizeNotSynced) {
             file.allocate(bytes)?;
@@ -106,7 +113,7 @@ fn failed_to_prepare(
 ) -> Error {
     let full = is_full(&error);
     // Nothing refers to the file yet. If it cannot be removed either, the next attempt or the
-    // next open will, and the first failure is the one to report.
+    // next open removes it, and the first failure is the one to report.
     let removed = storage.remove(file_name);
     // On a disk without any room, not even the name could be made.
     let gone = removed.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true);
@@ -171,7 +178,11 @@ fn give_name(storage: &dyn Storage, from: &str, to: &str) -> Result<()> {
     }
     // Sync the directory too: without it, a crash can lose the segment's name, and with it
     // every record that was acknowledged in it.
-    storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))
+    let synced = match storage.sync_directory() {
+        Err(_) if mutant::on(Mutant::RetryFailedDirectorySync) => storage.sync_directory(),
+        synced => synced,
+    };
+    synced.map_err(|e| Error::io("sync", storage.describe(), e))
 }
 
 /// Writes a marker with its echoes, and syncs them. The next frame overwrites the marker, the
@@ -210,5 +221,23 @@ pub(crate) fn marker(kind: Kind, at: Position, tail: &Tail, durable: Position) -
         previous: tail.chain,
         body_checksum: crc32fast::hash(&[]),
         durable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sim::{Call, Fault, SimDisk};
+
+    #[test]
+    fn what_a_failed_preparation_left_behind_does_not_fail_the_next_one() {
+        let disk = SimDisk::new(1);
+        let storage = disk.storage();
+        disk.fail_next(Call::Allocate, Fault::NoSpace);
+        disk.fail_next(Call::Remove, Fault::NoSpace);
+        assert!(prepare(&*storage, "spare.tmp", 4096).is_err());
+        assert_eq!(disk.names(), ["spare.tmp"], "nobody could remove it");
+        let spare = prepare(&*storage, "spare.tmp", 8192).expect("the next one has a file");
+        assert_eq!(spare.file.size().expect("the file is open"), 8192);
     }
 }

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ackline::simulation::{Rng, SimClock, SimDisk};
 use ackline::{
-    Error, Explanation, Group, GroupOptions, Log, Media, Offset, Options, Result, Retention, Topic,
+    Error, Explanation, Group, GroupOptions, Log, Media, Message, Offset, Options, Record, Result,
+    Retention, Topic,
 };
 
 use crate::layout::{Layout, SECTOR};
@@ -65,9 +66,32 @@ pub(crate) struct Truth {
 pub(crate) struct TopicTruth {
     pub(crate) name: String,
     pub(crate) start: u64,
-    pub(crate) payloads: Vec<Vec<u8>>,
-    /// By group: its name and which messages are settled.
-    pub(crate) groups: Vec<(String, Vec<bool>)>,
+    pub(crate) messages: Vec<Seen>,
+    /// By group: its name and what it says of each message, its attempts included.
+    pub(crate) groups: Vec<(String, Vec<Explanation>)>,
+}
+
+/// All that a message shows, but for its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    payload: Vec<u8>,
+    key: Option<Vec<u8>>,
+    tag: Option<String>,
+    headers: Vec<(String, Vec<u8>)>,
+    timestamp: SystemTime,
+}
+
+impl Seen {
+    fn of(message: &Message) -> Self {
+        let headers = message.headers().map(|(name, value)| (name.to_owned(), value.to_vec()));
+        Self {
+            payload: message.payload().to_vec(),
+            key: message.key().map(<[u8]>::to_vec),
+            tag: message.tag().map(str::to_owned),
+            headers: headers.collect(),
+            timestamp: message.timestamp(),
+        }
+    }
 }
 
 pub(crate) fn open(disk: &SimDisk, clock: &SimClock, media: Media, map: bool) -> Result<Log> {
@@ -88,28 +112,28 @@ pub(crate) fn read(log: &Log) -> Result<Truth> {
         let topic = log.topic(&name)?;
         let offsets = topic.offsets();
         let messages = topic.read_from(offsets.start)?;
-        let payloads = messages
+        let messages = messages
             .zip(offsets.start.0..)
             .map(|(message, expected)| {
                 let message = message?;
                 assert_eq!(message.offset(), Offset(expected), "no reader skips a message");
-                Ok(message.payload().to_vec())
+                Ok(Seen::of(&message))
             })
             .collect::<Result<Vec<_>>>()?;
         assert_eq!(
-            offsets.start.0 + payloads.len() as u64,
+            offsets.start.0 + messages.len() as u64,
             offsets.end.0,
             "no reader ends before the end"
         );
         let groups = log.groups(&topic).into_iter().map(|name| {
             let group = topic.group(&name)?;
-            let settled = (offsets.start.0..offsets.end.0)
-                .map(|offset| Ok(group.explain(Offset(offset))? == Explanation::Settled))
+            let explained = (offsets.start.0..offsets.end.0)
+                .map(|offset| group.explain(Offset(offset)))
                 .collect::<Result<Vec<_>, Error>>()?;
-            Ok((name, settled))
+            Ok((name, explained))
         });
         let groups = groups.collect::<Result<Vec<_>>>()?;
-        truth.topics.push(TopicTruth { name, start: offsets.start.0, payloads, groups });
+        truth.topics.push(TopicTruth { name, start: offsets.start.0, messages, groups });
     }
     Ok(truth)
 }
@@ -184,6 +208,17 @@ impl Writer {
         payload
     }
 
+    /// A record of everything that one can have.
+    fn record(&mut self, payload: Vec<u8>) -> Record {
+        let record = Record::new(payload);
+        match self.rng.below(4) {
+            0 => record.key(format!("key {}", self.rng.below(9))).tag("red"),
+            1 => record.header("trace", self.rng.next_u64().to_string()).tag("blue"),
+            2 => record.timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(self.rng.below(99))),
+            _ => record,
+        }
+    }
+
     fn wrote(&mut self, topic: usize, payload: &[u8]) {
         let name = self.topics[topic].name().to_owned();
         self.written.entry(name).or_default().push(payload.to_vec());
@@ -198,15 +233,20 @@ impl Writer {
             0 => {
                 let more = self.payload();
                 self.wrote(topic, &more);
-                self.topics[topic].append_batch([payload, more]).expect("appends");
+                let records = [self.record(payload), self.record(more)];
+                self.topics[topic].append_batch(records).expect("appends");
             }
             1 => {
                 let (other, beside) = ((topic + 1) % 3, self.payload());
                 self.wrote(other, &beside);
-                let batch = self.log().batch().append(&self.topics[topic], payload);
+                let (record, beside) = (self.record(payload), self.record(beside));
+                let batch = self.log().batch().append(&self.topics[topic], record);
                 batch.append(&self.topics[other], beside).commit().expect("commits");
             }
-            _ => drop(self.topics[topic].append(payload).expect("appends")),
+            _ => {
+                let record = self.record(payload);
+                self.topics[topic].append(record).expect("appends");
+            }
         }
     }
 
@@ -299,8 +339,16 @@ fn finish(writer: Writer, left: Left) -> Subject {
     let truth = read(&log).expect("an undamaged log can be read");
     for topic in &truth.topics {
         assert_eq!(topic.start, 0, "nothing was deleted");
-        assert_eq!(Some(&topic.payloads), written.get(&topic.name), "the truth of {}", topic.name);
+        let payloads = topic.messages.iter().map(|message| &message.payload);
+        assert!(payloads.eq(&written[&topic.name]), "the truth of {}", topic.name);
     }
+    let all = || truth.topics.iter().flat_map(|topic| &topic.messages);
+    assert!(
+        all().any(|message| message.key.is_some()) && all().any(|message| message.tag.is_some())
+    );
+    let explained = truth.topics.iter().flat_map(|topic| &topic.groups).flat_map(|group| &group.1);
+    let waits = |explained: &Explanation| matches!(explained, Explanation::Waiting { .. });
+    assert!(explained.copied().any(|explained| waits(&explained)), "some attempts are counted");
     let frames: u64 = files.values().map(|(_, layout)| layout.end - layout.base).sum();
     assert!(frames >= FRAME_BYTES_MIN, "{frames} bytes of frames are too few");
     Subject { left, media, disk, clock, files, truth, earlier }

@@ -191,6 +191,7 @@ impl Run {
                 + counts.fault_interrupted
                 + counts.fault_short
                 + counts.fault_sync_lost
+                + counts.fault_sync_directory
         };
         strikes(&self.world.disk.counts()) > strikes(&self.before)
     }

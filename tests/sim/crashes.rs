@@ -118,7 +118,9 @@ impl World {
     ) -> Checked {
         let mut watch = FaultWatch::at(&self.disk);
         if dies {
-            self.plan_death_soon(rng, 25);
+            // An opening that goes on in a new segment, or takes over old ones, makes many calls.
+            let calls = if rng.chance(1, 2) { 25 } else { 100 };
+            self.plan_death_soon(rng, calls);
         } else {
             let fault = FAULTS[rng.index(FAULTS.len())];
             let when = watch.plan_soon(&self.disk, rng, 25, fault);

@@ -1,6 +1,8 @@
 //! Runs on a disk that lies or rots: opening may refuse, but what it shows is true, and nothing
 //! that was promised is missing in silence.
 
+mod salvaged;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
@@ -63,7 +65,7 @@ enum Damage {
     Lie(Fault),
 }
 
-const AFTERWARDS: [Damage; 14] = [
+const AFTERWARDS: [Damage; 17] = [
     Damage::Rot,
     Damage::Rot,
     Damage::HeadRot,
@@ -74,6 +76,9 @@ const AFTERWARDS: [Damage; 14] = [
     Damage::Elsewhere,
     Damage::Elsewhere,
     Damage::Elsewhere,
+    Damage::EarlierLife,
+    Damage::EarlierLife,
+    Damage::EarlierLife,
     Damage::EarlierLife,
     Damage::EarlierLife,
     Damage::Cut,
@@ -370,31 +375,35 @@ fn check(world: &mut World, disk: &SimDisk, damage: Damage, closed: bool) -> Che
     match world.setup.options(&world.clock, disk.calls()).open_on(storage) {
         Err(Error::Corrupt { .. } | Error::UnsupportedVersion { .. }) => {
             world.count("damage_refused");
-            Ok(())
+            salvaged::salvage(world, disk, damage)
         }
         Err(error) => {
             ensure!(false, "a damaged log answers {error:?}");
             Ok(())
         }
-        Ok(log) => look(world, &log, damage, closed),
+        Ok(log) => {
+            let shown = look(world, &log, damage, closed)?;
+            drop(log);
+            if shown { salvaged::salvage(world, disk, damage) } else { Ok(()) }
+        }
     }
 }
 
 /// Checks that everything that can be read is true, and that no more is missing than the last
-/// write, which nothing on the disk vouches for.
-fn look(world: &mut World, log: &Log, damage: Damage, closed: bool) -> Checked {
+/// write, which nothing on the disk vouches for. Answers whether the damage shows.
+fn look(world: &mut World, log: &Log, damage: Damage, closed: bool) -> Checked<bool> {
     let (mut found, mut shown) = (0, 0);
     for (id, name) in log.topics().into_iter().enumerate() {
         let expected = world.model.topics.get(id).map(|topic| topic.name.clone());
         ensure!(expected.as_ref() == Some(&name), "topic {name} in place of {expected:?}");
         let topic = match log.topic(&name) {
             Ok(topic) => topic,
-            Err(error) => return answered(world, &error),
+            Err(error) => return answered(world, &error).map(|()| true),
         };
         found += 1 + super::at(topic.offsets().end.0) + log.groups(&topic).len();
         let reader = match topic.read_from(topic.offsets().start) {
             Ok(reader) => reader,
-            Err(error) => return answered(world, &error),
+            Err(error) => return answered(world, &error).map(|()| true),
         };
         for message in reader {
             match message {
@@ -432,23 +441,35 @@ fn look(world: &mut World, log: &Log, damage: Damage, closed: bool) -> Checked {
         // It shows no damage, so it is to be as good as undamaged.
         survey(log, &world.model, &world.setup, Loss::Power)?;
     }
-    poll_all(world, log)
+    Ok(poll_all(world, log)? || shown > 0)
 }
 
-/// Polls all groups but those of dead letters, of which polling makes new ones.
-fn poll_all(world: &mut World, log: &Log) -> Checked {
+/// Polls all groups but those of dead letters, of which polling makes new ones. Answers whether
+/// that shows the damage.
+fn poll_all(world: &mut World, log: &Log) -> Checked<bool> {
     let topics = log.topics().into_iter().enumerate();
+    let mut shown = false;
     for (id, name) in topics.filter(|(_, name)| !name.contains('.')) {
-        let Ok(topic) = log.topic(&name) else { continue };
-        for name in log.groups(&topic) {
-            let Ok(group) = topic.group(&name) else { continue };
-            let Ok(polled) = group.poll(100, Duration::ZERO) else { continue };
-            for delivery in polled {
-                world.model.check(&world.setup, id, delivery.message())?;
+        let polled = log.topic(&name).map(|topic| {
+            let names = log.groups(&topic).into_iter();
+            names.map(move |name| topic.group(&name)?.poll(100, Duration::ZERO)).collect()
+        });
+        let polled: Vec<_> = polled.unwrap_or_else(|error| vec![Err(error)]);
+        for polled in polled {
+            match polled {
+                Ok(deliveries) => {
+                    for delivery in deliveries {
+                        world.model.check(&world.setup, id, delivery.message())?;
+                    }
+                }
+                Err(error) => {
+                    answered(world, &error)?;
+                    shown = true;
+                }
             }
         }
     }
-    Ok(())
+    Ok(shown)
 }
 
 fn answered(world: &mut World, error: &Error) -> Checked {

@@ -10,6 +10,7 @@ use ackline::simulation::{Crash, Rng};
 use ackline::{Delivery, Error, Explanation, Offset, Start};
 
 use super::model::{Ack, Progress};
+use super::setup::wall;
 use super::world::{Actor, Failed, Hand, World};
 use super::{Checked, ensure};
 
@@ -36,6 +37,7 @@ impl World {
             Ok(deliveries) => deliveries,
             Err(error) => return self.no_delivery(group, "poll", &error),
         };
+        self.succeeded("poll")?;
         ensure!(deliveries.len() <= max, "polled {} of {max}", deliveries.len());
         self.note(|| {
             let got: Vec<_> =
@@ -56,6 +58,7 @@ impl World {
             && self.setup.lossy
         {
             let start = self.live().groups[group].topic().offsets().start;
+            self.succeeded(call)?;
             let right = from < to && *to <= start;
             ensure!(right, "group {group} lags from {from} to {to}, and {start} is there");
             self.count("lagged");
@@ -203,15 +206,17 @@ impl World {
         }
         match result {
             Ok(()) => {
+                self.succeeded("ack offset")?;
                 let now = self.now();
                 self.model.groups[group].settle(offset, Ack::Maybe, now);
                 Ok(())
             }
             Err(Error::AlreadyAcked { .. }) => {
+                self.succeeded("ack offset")?;
                 ensure!(!open || filtered || lossy, "{group}/{offset} was not acknowledged yet");
                 Ok(())
             }
-            Err(Error::NotLeased { .. }) => Ok(()),
+            Err(Error::NotLeased { .. }) => self.succeeded("ack offset"),
             Err(error) => self.failed("ack offset", &error).map(|_| ()),
         }
     }
@@ -276,9 +281,15 @@ impl World {
     pub(crate) fn seek_group(&mut self, rng: &mut Rng, group: usize) -> Checked {
         let offsets = self.live().groups[group].topic().offsets();
         let (start, end) = (offsets.start.0, offsets.end.0);
-        let (to, target) = match rng.below(4) {
+        let topic = self.model.groups[group].topic;
+        let (to, target) = match rng.below(5) {
             0 => (start, Start::Earliest),
             1 => (end, Start::Latest),
+            2 => {
+                self.count("seek_by_time");
+                let ms = 1_700_000_000_000 + rng.below(200_000) - 60_000;
+                (self.model.offset_at(topic, start..end, ms), Start::Time(wall(ms)))
+            }
             _ => {
                 let to = start + rng.below(end - start + 1);
                 (to, Start::Offset(Offset(to)))

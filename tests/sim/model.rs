@@ -5,6 +5,7 @@
 
 mod letters;
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -299,6 +300,12 @@ impl Model {
             Some((Slot::Plain(message), _)) => tag.is_none() || message.tag == tag,
             _ => true,
         }
+    }
+
+    /// The first of the visible offsets whose message is as new as that, or the end of them.
+    pub(crate) fn offset_at(&self, topic: usize, mut visible: Range<u64>, ms: u64) -> u64 {
+        let (messages, end) = (&self.topics[topic].messages, visible.end);
+        visible.find(|&offset| messages[at(offset)].0.time_ms() >= ms).unwrap_or(end)
     }
 
     pub(crate) fn topic_named(&self, name: &str) -> Option<usize> {

@@ -10,7 +10,7 @@ use ackline::{Error, Explanation, Offset, Topic};
 use super::model::{Ack, Progress};
 use super::setup::wall;
 use super::world::World;
-use super::{Checked, at, ensure};
+use super::{Checked, ensure};
 
 /// How long a message waits that is out of attempts, while its dead letter finds no room.
 const BURY_AGAIN: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ impl World {
         match self.read_checked(id, &topic, from)? {
             Ok(next) => ensure!(next == offsets.end.0, "#{id} ended at {next}"),
             Err(error) => {
-                self.failed("read", &error)?;
+                self.failed_to_read("read", &error)?;
             }
         }
         Ok(())
@@ -65,7 +65,7 @@ impl World {
                 let from = topic.offsets().start;
                 match topic.read_from(from) {
                     Ok(reader) => self.actor().tail = Some((id, reader)),
-                    Err(error) => return self.failed("tail", &error).map(|_| ()),
+                    Err(error) => return self.failed_to_read("tail", &error),
                 }
             }
             return Ok(());
@@ -88,7 +88,7 @@ impl World {
                     let right = from == expected && to == offsets.start && from < to;
                     ensure!(right, "#{id} lags from {from} to {to} of {offsets:?}");
                 }
-                Some(Err(error)) => return self.failed("tail", &error).map(|_| ()),
+                Some(Err(error)) => return self.failed_to_read("tail", &error),
             }
         }
         self.actor().tail = Some((id, reader));
@@ -104,14 +104,11 @@ impl World {
         self.note(|| format!("offset_at {ms} in #{id}"));
         match topic.offset_at(wall(ms)) {
             Ok(found) => {
-                let mut visible = offsets.start.0..offsets.end.0;
-                let messages = &self.model.topics[id].messages;
-                let expected = visible.find(|&offset| messages[at(offset)].0.time_ms() >= ms);
-                let expected = expected.unwrap_or(offsets.end.0);
+                let expected = self.model.offset_at(id, offsets.start.0..offsets.end.0, ms);
                 ensure!(found.0 == expected, "offset_at({ms}) is {found} instead of {expected}");
             }
             Err(error) => {
-                self.failed("offset_at", &error)?;
+                self.failed_to_read("offset_at", &error)?;
             }
         }
         Ok(())
@@ -130,6 +127,7 @@ impl World {
             Ok(lag) => lag,
             Err(error) => return self.failed("lag", &error).map(|_| ()),
         };
+        self.succeeded("lag")?;
         let (now, group) = (self.now(), &self.model.groups[id]);
         let holds = |progress: &Progress| progress.held_until.is_some_and(|until| until > now);
         if comparable {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ackline::simulation::{Fault, Rng};
+use ackline::simulation::{Call, Fault, Rng};
 
 use super::Checked;
 use super::world::World;
@@ -12,7 +12,7 @@ impl World {
     pub(super) fn situation(&mut self, rng: &mut Rng) -> Checked {
         self.count("situation");
         let Some(group) = self.draw_group(rng) else { return Ok(()) };
-        match rng.below(8) {
+        match rng.below(9) {
             0 => self.consume_all(rng)?,
             1 => self.ack_late(rng, group)?,
             2 => self.poll_ahead(rng, group)?,
@@ -20,6 +20,7 @@ impl World {
             4 => self.fail_to_sync(rng)?,
             5 => self.bury(rng, group)?,
             6 => self.settle_once(rng, group)?,
+            7 => self.fail_to_sync_names(rng)?,
             _ => return self.die_and_go_on(rng),
         }
         if self.dead() { Ok(()) } else { self.check_fork(rng, true) }
@@ -142,6 +143,19 @@ impl World {
             self.watch.plan(&self.disk, call, Fault::SyncLost);
             self.note(|| format!("  plan a lost sync at call {call}"));
             self.sync()?;
+        }
+        self.disk.clear_faults();
+        Ok(())
+    }
+
+    /// The log goes on in a new segment whose name no sync has brought to the disk.
+    fn fail_to_sync_names(&mut self, rng: &mut Rng) -> Checked {
+        self.watch.plan_next(&self.disk, Call::SyncDirectory, Fault::SyncLost);
+        self.note(|| "  plan a lost sync of the directory".to_owned());
+        for _ in 0..8 {
+            if self.goes_on()? {
+                self.append_batch(rng)?;
+            }
         }
         self.disk.clear_faults();
         Ok(())

@@ -10,7 +10,7 @@ use super::world::World;
 use super::{Checked, mix};
 
 /// All that runs count by name, so that what never came up shows as a zero.
-pub(crate) const COUNTED: [&str; 58] = [
+pub(crate) const COUNTED: [&str; 61] = [
     "ack",
     "ack_offset",
     "advance",
@@ -61,7 +61,10 @@ pub(crate) const COUNTED: [&str; 58] = [
     "reopen",
     "retry",
     "retry_after",
+    "salvage_refused",
+    "salvaged",
     "seek",
+    "seek_by_time",
     "situation",
     "sleepers",
     "submit",
@@ -228,13 +231,11 @@ impl World {
             self.note(|| "  died".to_owned());
             return self.crash(rng);
         }
-        let live = self.live();
-        if live.stats.poisoned {
-            live.poisoned = true;
-            if rng.chance(1, 3) {
-                return if rng.chance(1, 2) { self.crash(rng) } else { self.drop_and_reopen(rng) };
-            }
+        if self.check_poisoned("an operation")? && rng.chance(1, 3) {
+            return if rng.chance(1, 2) { self.crash(rng) } else { self.drop_and_reopen(rng) };
         }
+        // Nothing that an operation has left undone may fail the next one.
+        self.watch.answer(&self.disk);
         if !self.is_branch && rng.chance(1, if promised { 6 } else { 24 }) {
             self.check_fork(rng, false)?;
         }

@@ -54,13 +54,22 @@ const STEPS: [Call; 7] = [
 /// Which faults have been planned, and what has struck.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FaultWatch {
-    base: Counts,
-    pub(crate) no_space: bool,
+    /// What had struck when the process began.
+    began: Counts,
+    /// What has struck and been answered for: it excuses nothing any more.
+    answered: Counts,
+    /// A want of space was planned. What had none at the capacity of the disk is another matter.
+    no_space: bool,
 }
 
 impl FaultWatch {
     pub(crate) fn at(disk: &SimDisk) -> Self {
-        Self { base: disk.counts(), no_space: false }
+        Self { began: disk.counts(), answered: disk.counts(), no_space: false }
+    }
+
+    /// Whatever has struck was answered for.
+    pub(crate) fn answer(&mut self, disk: &SimDisk) {
+        self.answered = disk.counts();
     }
 
     pub(crate) fn plan(&mut self, disk: &SimDisk, call: u64, fault: Fault) {
@@ -82,18 +91,43 @@ impl FaultWatch {
             self.plan(disk, call, fault);
             return format!("call {call}");
         }
-        self.no_space |= fault == Fault::NoSpace;
         let call = STEPS[rng.index(STEPS.len())];
-        disk.fail_next(call, fault);
+        self.plan_next(disk, call, fault);
         format!("the next {call:?}")
     }
 
-    /// Whether a fault has struck that a call may fail for.
+    /// Plans a fault for the next call of some kind.
+    pub(crate) fn plan_next(&mut self, disk: &SimDisk, call: Call, fault: Fault) {
+        self.no_space |= fault == Fault::NoSpace;
+        disk.fail_next(call, fault);
+    }
+
+    /// Whether a fault has struck that a call may fail for, and that none has failed for yet.
     pub(crate) fn struck(&self, disk: &SimDisk) -> bool {
-        let (now, base) = (disk.counts(), &self.base);
-        now.fault_io > base.fault_io
-            || now.fault_sync_lost > base.fault_sync_lost
-            || (self.no_space && now.fault_no_space > base.fault_no_space)
+        self.struck_since(&self.answered, disk)
+    }
+
+    /// Whether one has struck since the process began.
+    fn struck_ever(&self, disk: &SimDisk) -> bool {
+        self.struck_since(&self.began, disk)
+    }
+
+    fn struck_since(&self, then: &Counts, disk: &SimDisk) -> bool {
+        let now = disk.counts();
+        now.fault_io > then.fault_io
+            || now.fault_sync_lost > then.fault_sync_lost
+            || now.fault_sync_directory > then.fault_sync_directory
+            || (self.no_space && now.fault_no_space > then.fault_no_space)
+    }
+
+    /// Whether space was wanting that no call has failed for yet.
+    fn lacked_space(&self, disk: &SimDisk) -> bool {
+        disk.counts().fault_no_space > self.answered.fault_no_space
+    }
+
+    /// Whether space was ever wanting since the process began.
+    fn lacked_space_ever(&self, disk: &SimDisk) -> bool {
+        disk.counts().fault_no_space > self.began.fault_no_space
     }
 }
 
@@ -251,10 +285,6 @@ impl World {
         self.live.as_ref().is_some_and(|live| live.storage.free_bytes().is_err())
     }
 
-    pub(crate) fn watch_faults(&mut self) {
-        self.watch = FaultWatch::at(&self.disk);
-    }
-
     pub(crate) fn plan_fault(&mut self, rng: &mut Rng) {
         const FAULTS: [Fault; 6] = [
             Fault::Io,
@@ -273,26 +303,45 @@ impl World {
         self.watch.struck(&self.disk)
     }
 
-    /// What the error of a call means, or that there is no reason for it.
+    /// Whether a fault has struck in the life of this process.
+    pub(crate) fn struck_ever(&self) -> bool {
+        self.watch.struck_ever(&self.disk)
+    }
+
+    /// Whether space was wanting as it was planned, and that is not answered for yet.
+    fn lacked_space_by_plan(&self) -> bool {
+        self.watch.no_space && self.watch.lacked_space(&self.disk)
+    }
+
+    /// Whether space was wanting in the life of this process.
+    pub(crate) fn lacked_space_ever(&self) -> bool {
+        self.watch.lacked_space_ever(&self.disk)
+    }
+
+    /// What the error of a call means that writes or delivers, or that there is no reason for it.
     pub(crate) fn failed(&mut self, call: &str, error: &Error) -> Checked<Failed> {
         self.note(|| format!("  {call}: {error}"));
         if self.dead() {
             return Ok(Failed::Unknown);
         }
-        let (struck, tight) = (self.struck(), self.tight || self.setup.max_bytes.is_some());
-        let no_space = self.watch.no_space;
-        let live = self.live();
-        let was_poisoned = std::mem::replace(&mut live.poisoned, live.log.stats().poisoned);
-        if live.poisoned {
-            ensure!(struck, "{call} poisoned the log, but no fault struck: {error}");
-            if matches!(error, Error::Poisoned { .. }) {
-                return Ok(if was_poisoned { Failed::Refused } else { Failed::Unknown });
-            }
-            return Ok(Failed::Unknown);
+        let (was_poisoned, failed) = (self.live().poisoned, self.explain_failure(call, error)?);
+        // What struck has its answer; the next failure is to have a reason of its own.
+        if !was_poisoned {
+            self.watch.answer(&self.disk);
         }
-        ensure!(!was_poisoned, "the log was poisoned and is not any more");
+        Ok(failed)
+    }
+
+    fn explain_failure(&mut self, call: &str, error: &Error) -> Checked<Failed> {
+        let was_poisoned = self.live().poisoned;
+        if self.check_poisoned(call)? {
+            let right = matches!(error, Error::Poisoned { .. });
+            ensure!(right, "{call} of a poisoned log answers {error:?}");
+            return Ok(if was_poisoned { Failed::Refused } else { Failed::Unknown });
+        }
+        let (struck, lacked_space) = (self.struck(), self.watch.lacked_space(&self.disk));
         match error {
-            Error::Full { .. } if tight || no_space => {
+            Error::Full { .. } if self.tight || self.setup.max_bytes.is_some() || lacked_space => {
                 self.check_reserve(call)?;
                 Ok(Failed::Refused)
             }
@@ -307,10 +356,38 @@ impl World {
         }
     }
 
-    /// After a failure the log answers nothing but that: checked for calls that succeeded.
+    /// What the error of a call means that reads: it may go on where the log is poisoned.
+    pub(crate) fn failed_to_read(&mut self, call: &str, error: &Error) -> Checked {
+        let poisoned = !self.dead() && self.check_poisoned(call)?;
+        // What commits do not wait for is shown before it is synced. Where the sync then fails, the
+        // cache may lose what was shown.
+        let gone = matches!(error, Error::Corrupt { .. }) && !self.setup.syncs();
+        let failed = matches!(error, Error::Io { .. }) && self.struck();
+        if poisoned && (gone || failed) {
+            self.note(|| format!("  {call}: {error}"));
+            self.watch.answer(&self.disk);
+            return Ok(());
+        }
+        ensure!(!poisoned, "{call} of a poisoned log answers {error:?}");
+        self.failed(call, error).map(|_| ())
+    }
+
+    /// Whether the log is poisoned, which needs a reason and lasts.
+    pub(crate) fn check_poisoned(&mut self, call: &str) -> Checked<bool> {
+        let struck = self.struck();
+        let live = self.live();
+        let was_poisoned = std::mem::replace(&mut live.poisoned, live.log.stats().poisoned);
+        let poisoned = live.poisoned;
+        ensure!(poisoned || !was_poisoned, "the log was poisoned and is not any more");
+        ensure!(!poisoned || was_poisoned || struck, "{call} poisoned the log without a fault");
+        Ok(poisoned)
+    }
+
+    /// After a failure the log answers nothing but that: checked for calls that were answered in
+    /// any other way.
     pub(crate) fn succeeded(&mut self, call: &str) -> Checked {
         let poisoned = self.live().poisoned;
-        ensure!(!poisoned, "{call} succeeded on a poisoned log");
+        ensure!(!poisoned, "a poisoned log answered {call} as if it were not");
         Ok(())
     }
 

@@ -73,7 +73,7 @@ impl World {
             Begin::Middle => (Offset(middle), options.start(Offset(middle))),
             Begin::Time => match handle.offset_at(time) {
                 Ok(offset) => (offset, options.start(time)),
-                Err(error) => return self.failed("offset_at", &error).map(|_| ()),
+                Err(error) => return self.failed_to_read("offset_at", &error),
             },
         };
         self.note(|| format!("group {} of {} from {floor}", planned.name, planned.topic));
@@ -130,6 +130,7 @@ impl World {
             }
             Err(Error::TooLarge { .. }) if oversized => Ok(()),
             Err(Error::Conflict { actual, .. }) if conditional && expected != next => {
+                self.succeeded("append_if")?;
                 ensure!(actual.0 == next, "append_if said {actual} for {next}");
                 Ok(())
             }
@@ -314,6 +315,7 @@ impl World {
                 false
             }
             Err(Error::StaleLease { .. } | Error::AlreadyAcked { .. }) if !valid || lost => {
+                self.succeeded("batch")?;
                 self.give_back(&acks);
                 return Ok(());
             }

@@ -73,6 +73,8 @@ counts! {
     fault_io_done,
     /// Syncs of the directory that failed.
     fault_sync_directory,
+    /// Of these, those that lost changes of names for good, which the cache went on to show.
+    fault_names_lost,
     /// Processes killed in the middle of a write.
     killed_in_write,
     /// Calls that failed for want of space, by a fault or at the capacity.

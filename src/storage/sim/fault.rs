@@ -7,7 +7,8 @@
 pub enum Fault {
     /// An input/output error. What changes a file or a name may have taken effect all the same, a
     /// write in a random part; after a failed sync the disk may hold all, some or none of what
-    /// was to be synced, which stays unsynced unless the disk holds it all.
+    /// was to be synced, which stays unsynced unless the disk holds it all. Half of the syncs of
+    /// the directory lose what they did not do, as with [`Fault::SyncLost`].
     Io,
     /// No space is left, and nothing is done. Strikes what can need space. A sync may lose what
     /// was to be synced, as with [`Fault::SyncLost`]: where a file system looks for room late,
@@ -19,7 +20,8 @@ pub enum Fault {
     Short,
     /// A sync of a file fails and marks the pages clean, as on ext4 and XFS: the cache goes on
     /// to read well, the next sync succeeds, and the disk never gets the bytes. The file's size
-    /// stays to be synced.
+    /// stays to be synced. One of the directory loses changes of names in the same way, until the
+    /// directory is locked again: whoever opens it then sees what the disk has.
     SyncLost,
     /// A sync of a file succeeds, but one sector was never written. The cache does not show it.
     Stale,
@@ -59,7 +61,8 @@ impl Fault {
                 !matches!(call, Call::List | Call::Open | Call::Size | Call::Read | Call::Map)
             }
             Self::Interrupted | Self::Short => matches!(call, Call::Read | Call::Write),
-            Self::SyncLost | Self::Stale | Self::Misdirected => call == Call::Sync,
+            Self::SyncLost => matches!(call, Call::Sync | Call::SyncDirectory),
+            Self::Stale | Self::Misdirected => call == Call::Sync,
         }
     }
 }

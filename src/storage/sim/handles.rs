@@ -47,6 +47,8 @@ impl Storage for SimStorage {
             return Err(LockError::Held { holder: u32::try_from(state.life).ok() });
         }
         state.locked = true;
+        // A file system that lost changes of names is read-only until it is mounted anew.
+        state.names.evict();
         Ok(Box::new(SimLock { disk: self.disk.clone(), life: self.life }))
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Names {
     durable: BTreeMap<Arc<str>, InodeId>,
     cached: BTreeMap<Arc<str>, InodeId>,
     pending: Vec<NameOp>,
+    /// Whether the cache may show names that neither the disk holds nor `pending` will bring.
+    lying: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +89,25 @@ impl Names {
         }
     }
 
+    /// Loses the pending changes: the cache goes on to show them, and no later sync brings them.
+    /// Answers whether there were any.
+    pub(super) fn lose_changes(&mut self) -> bool {
+        let lost = !self.pending.is_empty();
+        self.pending.clear();
+        self.lying |= lost;
+        lost
+    }
+
+    /// Reads the directory anew: it shows what is durable or pending from now on.
+    pub(super) fn evict(&mut self) {
+        if std::mem::take(&mut self.lying) {
+            self.cached.clone_from(&self.durable);
+            for op in &self.pending {
+                op.apply(&mut self.cached);
+            }
+        }
+    }
+
     /// Mixes in which names lead to which files, each file by the hash of what is in it.
     pub(super) fn mix_into(&self, trace: &mut Trace, hash_of: impl Fn(InodeId) -> u64) {
         for names in [&self.durable, &self.cached] {
@@ -132,6 +153,7 @@ impl Names {
         }
         counts.names_reordered += u64::from(reordered);
         self.cached.clone_from(&self.durable);
+        self.lying = false;
     }
 }
 

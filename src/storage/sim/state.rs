@@ -332,11 +332,14 @@ impl State {
     }
 
     pub(super) fn sync_directory(&mut self, fault: Option<Fault>) -> io::Result<()> {
-        if fault == Some(Fault::Io) {
-            self.counts.fault_io += 1;
+        if let Some(fault @ (Fault::Io | Fault::SyncLost)) = fault {
+            self.counts.fault_io += u64::from(fault == Fault::Io);
             self.counts.fault_sync_directory += 1;
             let kept = self.rng.index(self.names.pending() + 1);
             self.names.sync_prefix(kept);
+            if fault == Fault::SyncLost || self.rng.chance(1, 2) {
+                self.counts.fault_names_lost += u64::from(self.names.lose_changes());
+            }
             return Err(input_output_error());
         }
         self.names.sync();

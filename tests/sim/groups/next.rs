@@ -21,9 +21,12 @@ impl World {
                 progress.suspect = false;
             }
             let handle = self.live().groups[group].clone();
-            let now = self.now();
-            self.actor().waiting = Some(Waiting::new(group, handle, now));
-            return self.poll_next();
+            let mut waiting = Waiting::new(group, handle, self.now());
+            let first = waiting.task.poll();
+            if !matches!(first, Poll::Ready(Err(_))) {
+                self.succeeded("next")?;
+            }
+            return self.take_next(waiting, first);
         }
         if rng.chance(1, 8) {
             self.count("next_dropped");
@@ -48,8 +51,14 @@ impl World {
     /// Polls the task of the one who acts.
     fn poll_next(&mut self) -> Checked {
         let Some(mut waiting) = self.actor().waiting.take() else { return Ok(()) };
+        let polled = self.poll_task(&mut waiting);
+        self.take_next(waiting, polled)
+    }
+
+    /// Sees what a task was answered.
+    fn take_next(&mut self, waiting: Waiting, polled: Poll<Result<Delivery>>) -> Checked {
         let group = waiting.group;
-        match self.poll_task(&mut waiting) {
+        match polled {
             Poll::Pending => {
                 self.actor().waiting = Some(waiting);
                 // It may have sent messages to the dead letters on its way.
@@ -79,6 +88,7 @@ impl World {
         self.note(|| format!("  next of group {group}: {offset}, attempt {attempt}"));
         let until = match self.live().groups[group].explain(offset) {
             Ok(Explanation::Leased { attempt: counted, ends_in }) if counted == attempt => {
+                self.succeeded("explain")?;
                 let lease = self.setup.groups[self.model.groups[group].plan].lease;
                 // However long the task slept: the lease begins when the message is handed out.
                 ensure!(ends_in == lease, "a lease of {lease:?} ends in {ends_in:?}");
@@ -87,7 +97,8 @@ impl World {
             }
             // Retention took it from the group while the task slept.
             Ok(Explanation::Gone) if self.setup.lossy => self.now(),
-            // It got the message before the log failed, and can do nothing with it.
+            // It waited for the log alone, and that had the attempt before it failed. It can do
+            // nothing with the message.
             Err(error) => {
                 self.model.groups[group].unseen += 1;
                 return self.failed("explain", &error).map(|_| ());

@@ -83,6 +83,7 @@ impl World {
     ) -> Checked<bool> {
         match result {
             Ok(()) => {
+                self.succeeded(call)?;
                 ensure!(may, "{call} succeeded for a lease that is over");
                 Ok(true)
             }
@@ -91,6 +92,7 @@ impl World {
                 | Error::AlreadyAcked { .. }
                 | Error::NotLeased { .. }),
             ) => {
+                self.succeeded(call)?;
                 ensure!(!must, "{call} refused: {error}");
                 Ok(false)
             }
@@ -171,6 +173,7 @@ impl World {
             Err(
                 Error::StaleLease { .. } | Error::AlreadyAcked { .. } | Error::NotLeased { .. },
             ) => {
+                self.succeeded("reject")?;
                 ensure!(!current || lost, "reject refused a lease that was not over");
                 return Ok(());
             }

@@ -13,11 +13,22 @@ const LETTER_HEADERS: [&str; 5] =
 impl Model {
     /// Checks that a message that was read is the one that was put at its offset.
     pub(crate) fn check(&self, setup: &Setup, topic: usize, message: &Message) -> Checked {
-        let (offset, name) = (message.offset().0, &self.topics[topic].name);
+        self.check_as(setup, topic, &self.topics[topic].name, message)
+    }
+
+    /// The same, where the topic may have another name by now.
+    pub(crate) fn check_as(
+        &self,
+        setup: &Setup,
+        topic: usize,
+        name: &str,
+        message: &Message,
+    ) -> Checked {
+        let offset = message.offset().0;
         let Some((slot, event)) = self.topics[topic].messages.get(at(offset)) else {
             violation!("invented: {name} has a message at {offset}, {message:?}");
         };
-        ensure!(message.topic() == *name, "topic {} for {name}", message.topic());
+        ensure!(message.topic() == name, "topic {} for {name}", message.topic());
         if let Some(said) = self.events[*event].position {
             let found = message.position();
             ensure!(found == said, "{name}@{offset} is at {found}, and was said to be at {said}");

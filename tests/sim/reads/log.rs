@@ -49,8 +49,7 @@ impl World {
         }
         if self.poisoned() {
             // It has nobody to tell.
-            ensure!(self.struck(), "maintain poisoned the log without a fault");
-            self.live().poisoned = true;
+            self.check_poisoned("maintain")?;
             return Ok(());
         }
         self.promise_by_policy();
@@ -66,7 +65,7 @@ impl World {
 
     /// What was acknowledged a second ago is written by now, where there is room for it.
     fn promise_late_acks(&mut self) {
-        if !self.setup.syncs() || self.tight || self.watch.no_space {
+        if !self.setup.syncs() || self.tight || self.lacked_space_ever() {
             return;
         }
         if let Some(until) = self.now().checked_sub(ACK_DELAY_MAX) {
@@ -141,7 +140,7 @@ impl World {
         }
         let (stats, segments) = (live.log.stats(), self.segments());
         // A file that could not be removed is counted until it is.
-        if !self.struck() {
+        if !self.struck_ever() {
             let bytes: u64 = segments.iter().map(|segment| segment.1).sum();
             let found = (stats.segments, stats.segment_bytes);
             let expected = (segments.len(), bytes);

@@ -164,7 +164,7 @@ impl World {
     /// Checks that a call had reason to find no room: some is kept for progress when appends are
     /// refused.
     pub(crate) fn check_reserve(&mut self, call: &str) -> Checked {
-        if !PROGRESS.contains(&call) || self.watch.no_space {
+        if !PROGRESS.contains(&call) || self.lacked_space_by_plan() {
             return Ok(());
         }
         let live = self.live();

@@ -349,21 +349,55 @@ fn a_misdirected_sector_is_missing_here_and_damages_there() {
     assert_eq!(disk.counts().misdirected, 1);
 }
 
+/// Which of two new names are durable after a sync of the directory that fails, and after the
+/// next one, which does not; and whether names were lost.
+fn names_after_a_failed_sync(seed: u64, fault: Fault) -> ([bool; 2], [bool; 2], bool) {
+    let disk = SimDisk::new(seed);
+    let storage = disk.storage();
+    storage.create("a").unwrap();
+    storage.create("b").unwrap();
+    disk.fail_at(disk.calls(), fault);
+    assert!(storage.sync_directory().is_err());
+    assert_eq!(disk.names(), ["a", "b"], "the cache goes on to show them");
+    let durable = || ["a", "b"].map(|name| disk.durable_file(name).is_some());
+    let first = durable();
+    storage.sync_directory().unwrap();
+    let second = durable();
+    disk.crash(Crash::Power);
+    assert_eq!(durable(), second);
+    (first, second, disk.counts().fault_names_lost > 0)
+}
+
 #[test]
-fn a_failed_directory_sync_leaves_the_rest_of_the_names_to_the_next_one() {
-    let mut found = HashSet::new();
+fn a_failed_directory_sync_leaves_the_rest_of_the_names_to_the_next_one_or_loses_them() {
+    let (mut found, mut lost) = (HashSet::new(), 0);
     for seed in 0..100 {
+        let (first, second, is_lost) = names_after_a_failed_sync(seed, Fault::Io);
+        found.insert(first);
+        assert_eq!(second, if is_lost { first } else { [true, true] });
+        lost += u64::from(is_lost);
+    }
+    assert_eq!(found, HashSet::from([[false, false], [true, false], [true, true]]));
+    assert!((10..60).contains(&lost), "a third loses names: {lost}");
+}
+
+#[test]
+fn a_lost_directory_sync_never_leaves_names_to_the_next_one() {
+    let all = (0..100).map(|seed| names_after_a_failed_sync(seed, Fault::SyncLost));
+    assert!(all.into_iter().all(|(first, second, _)| first == second));
+}
+
+#[test]
+fn whoever_locks_the_directory_anew_sees_which_names_are_lost() {
+    for seed in 0..20 {
         let disk = SimDisk::new(seed);
         let storage = disk.storage();
         storage.create("a").unwrap();
-        storage.create("b").unwrap();
-        disk.fail_at(disk.calls(), Fault::Io);
+        disk.fail_at(disk.calls(), Fault::SyncLost);
         assert!(storage.sync_directory().is_err());
-        let durable = ["a", "b"].map(|name| disk.durable_file(name).is_some());
-        found.insert(durable);
-        storage.sync_directory().unwrap();
-        disk.crash(Crash::Power);
-        assert_eq!(disk.names(), ["a", "b"]);
+        storage.create("b").unwrap();
+        drop(storage.lock().unwrap());
+        let durable = disk.durable_file("a").is_some();
+        assert_eq!(disk.names(), if durable { vec!["a", "b"] } else { vec!["b"] });
     }
-    assert_eq!(found, HashSet::from([[false, false], [true, false], [true, true]]));
 }
