@@ -106,6 +106,23 @@ fn a_frame_that_follows_another_one_and_calls_it_durable_contradicts_what_is_the
 }
 
 #[test]
+fn a_frame_where_both_echoes_say_that_the_log_was_closed_contradicts_them() {
+    let segment = segment(4096);
+    put(&segment, Position(1000), &first());
+    let tail = Tail { sequence: 5, chain: 77, epoch: 2 };
+    let closed = marker(Kind::Closed, Position(1000), &tail, Position(1000));
+    for (at, echo) in segment.layout.echoes_of(&closed) {
+        let mut bytes = [0; HEADER_BYTES];
+        echo.encode(&mut bytes, segment.head.salt);
+        write_full(&*segment.file, &bytes, at).expect("writes");
+    }
+    let scan = scanned(&segment);
+    assert_eq!(scan.end, Position(1000), "the frame is not taken");
+    let (expected, found) = ("the end of a closed log".to_owned(), "a frame".to_owned());
+    assert_eq!(scan.stop, Stop::Contradicted { expected, found });
+}
+
+#[test]
 fn a_frame_of_another_number_is_not_taken() {
     check_stops_at_once(&Header { sequence: 6, ..first() }, "frame 5, frame 6");
 }
