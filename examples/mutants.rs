@@ -29,6 +29,10 @@ use lexopt::prelude::*;
 #[path = "../tests/sim/mod.rs"]
 mod sim;
 
+#[allow(dead_code, reason = "another example uses more of it")]
+#[path = "../tests/cluster/mod.rs"]
+mod cluster;
+
 #[path = "mutants/report.rs"]
 mod report;
 #[path = "mutants/threads.rs"]

@@ -10,12 +10,14 @@ use crate::format::entry::Progress;
 use crate::group::delivery::Delivery;
 use crate::group::shared::{GroupShared, Runtime, progress_bytes, refusal};
 use crate::mutant::{self, Mutant};
-use crate::offset::{GroupId, Offset, TopicId};
-use crate::record::{Acknowledged, Receipt, Record};
+use crate::offset::{GroupId, Offset};
+use crate::pending::Committer;
+use crate::record::{Receipt, Record};
 use crate::shared::Handle;
 use crate::state::lease::HeldBack;
 use crate::sync::MutexGuard;
-use crate::topic::Topic;
+use crate::topic::{Topic, acknowledged};
+use crate::watermark::Ack;
 
 /// Appends and acknowledgements that take effect together: after a crash either all of them are
 /// there or none. Made by [`Log::batch`](crate::Log::batch).
@@ -45,16 +47,18 @@ use crate::topic::Topic;
 #[must_use = "a batch does nothing until it is committed"]
 pub struct Batch {
     handle: Arc<Handle>,
-    appends: Vec<(TopicId, Record)>,
+    appends: Vec<(Topic, Record)>,
     acks: Vec<Delivery>,
     bytes: usize,
+    ack: Ack,
     /// The first mistake, answered at commit.
     error: Option<Error>,
 }
 
 impl Batch {
     pub(crate) fn new(handle: Arc<Handle>) -> Self {
-        Self { handle, appends: Vec::new(), acks: Vec::new(), bytes: 0, error: None }
+        let (appends, acks, ack) = (Vec::new(), Vec::new(), Ack::default());
+        Self { handle, appends, acks, bytes: 0, ack, error: None }
     }
 
     /// Adds a record for a topic.
@@ -68,7 +72,7 @@ impl Batch {
         match checked {
             Ok(bytes) => {
                 self.bytes += bytes;
-                self.appends.push((topic.runtime.id, record));
+                self.appends.push((topic.clone(), record));
             }
             Err(error) => self.fail(error),
         }
@@ -86,6 +90,13 @@ impl Batch {
         self
     }
 
+    /// What [`commit`](Self::commit) waits for. Default: [`Ack::Replicated`], which is no different
+    /// where there is no replicator.
+    pub fn with_ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+
     fn fail(&mut self, error: Error) {
         self.error.get_or_insert(error);
     }
@@ -95,8 +106,9 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// If it fails, nothing of it took effect, but for [`Error::SyncTimeout`] and
-    /// [`Error::Poisoned`], whose outcome is unknown. [`Error::StaleLease`] or [`Error::AlreadyAcked`] for a delivery that is not its
+    /// If it fails, nothing of it took effect, but for [`Error::SyncTimeout`],
+    /// [`Error::ReplicaTimeout`], [`Error::Poisoned`], and [`Error::Fenced`] of a log that did lead,
+    /// whose outcome is unknown. [`Error::StaleLease`] or [`Error::AlreadyAcked`] for a delivery that is not its
     /// holder's any more, [`Error::Foreign`] for a topic or delivery of another log,
     /// [`Error::TooLarge`], and those of [`Topic::append`](crate::Topic::append).
     pub fn commit(mut self) -> Result<Vec<Receipt>> {
@@ -126,13 +138,15 @@ impl Batch {
         // Progress alone makes room rather than take it.
         let class = if self.appends.is_empty() { Class::Progress } else { Class::Append };
         let now_ms = commits.clock.wall_ms();
+        let acknowledged = acknowledged(commits, self.ack);
         let appends = std::mem::take(&mut self.appends);
         let enlisted = commits.enlist(class, bytes, |enlisting| {
+            appends.iter().try_for_each(|(topic, _)| topic.check_there())?;
             let position = enlisting.position();
             let receipts = appends.iter().map(|(topic, record)| {
                 let time = record.timestamp_ms(now_ms);
-                let offset = Offset(enlisting.message(*topic, time, &record.content()));
-                Receipt { offset, position, acknowledged: Acknowledged::Local }
+                let offset = Offset(enlisting.message(topic.runtime.id, time, &record.content()));
+                Receipt { offset, position, acknowledged }
             });
             let receipts: Vec<_> = receipts.collect();
             for (group, progress) in progresses {
@@ -151,11 +165,11 @@ impl Batch {
             }
         };
         self.settle(&groups, runtimes);
-        let waited = commits.config.sync_timeout;
         let offset = receipts.first().map(|receipt| receipt.offset);
-        let timed_out = Error::SyncTimeout { offset, waited };
-        let result = crate::pending::Committer::wait(&**commits, &ticket, Some(waited));
-        result.unwrap_or(Err(timed_out)).map(|()| receipts)
+        match commits.wait(&ticket, self.ack, None) {
+            Ok(result) => result.map(|()| receipts),
+            Err(late) => Err(commits.late(late, offset)),
+        }
     }
 
     /// Ends the leases of what is acknowledged, and lets go of the groups.
@@ -195,8 +209,8 @@ impl Batch {
         for delivery in &self.acks {
             let (id, offset) = (delivery.group_shared().id, delivery.offset().0);
             let runtime = &runtimes[&id];
-            if runtime.closed {
-                return Err(Error::Closed);
+            if let Some(error) = &runtime.ended {
+                return Err(error.clone());
             }
             let checked = runtime.leases.check(offset, delivery.token());
             checked.map_err(|refused| refusal(refused, Offset(offset)))?;

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::offset::Offset;
+use crate::offset::{Epoch, Offset, Position};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -190,15 +190,87 @@ pub enum Error {
         /// The first offset that is there again.
         to: Offset,
     },
+    /// Too few replicas are there, so nothing was written.
+    #[error("{needed} replicas are needed, {available} are available")]
+    ReplicasUnavailable {
+        /// How many copies the replicator wants, this one included.
+        needed: usize,
+        /// How many it can have now.
+        available: usize,
+    },
+    /// The replicator did not call the record safe within
+    /// [`Options::replica_timeout`](crate::Options::replica_timeout). It is in the local log, and
+    /// its outcome is *unknown*: it is invisible, and may become visible later or vanish with this
+    /// leader. [`Topic::wait_visible`](crate::Topic::wait_visible) waits for it again.
+    #[error("not replicated within {waited:?}{}", offset.map_or(String::new(), |o| format!(" (offset {o})")))]
+    ReplicaTimeout {
+        /// The offset that the record has, if it becomes visible.
+        offset: Option<Offset>,
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// This replica does not lead: a newer epoch exists, or it was given none yet. A record that
+    /// was on its way has an unknown outcome, as after [`Error::ReplicaTimeout`].
+    #[error("this replica does not lead; it has promised to follow epoch {epoch}")]
+    Fenced {
+        /// The newest epoch that it knows.
+        epoch: Epoch,
+    },
+    /// A replica was asked to lead and lacks what others hold, which may have been acknowledged.
+    #[error(
+        "this replica ends at position {end} in epoch {epoch}, but position {needed} in epoch {needed_epoch} is needed to lead"
+    )]
+    Lagging {
+        /// The epoch of its last frame.
+        epoch: Epoch,
+        /// Where it ends.
+        end: Position,
+        /// The epoch of the last frame that another replica holds.
+        needed_epoch: Epoch,
+        /// Where that one ends.
+        needed: Position,
+    },
+    /// Two replicas hold different frames where both promised theirs, or are no copies of one log.
+    /// Nothing was changed; somebody has to decide which one is right.
+    #[error("the replicas differ at position {at}: {reason}")]
+    Diverged {
+        /// Where they differ.
+        at: Position,
+        /// What is known of it.
+        reason: String,
+    },
+    /// Frames do not begin where the log ends.
+    #[error("frames from position {start} do not continue a log that ends at {end}")]
+    NotContinuous {
+        /// Where the frames begin.
+        start: Position,
+        /// Where the log ends.
+        end: Position,
+    },
+    /// Bytes from another replica are not what they should be.
+    #[error("not a {what}: {reason}")]
+    Malformed {
+        /// What was expected.
+        what: &'static str,
+        /// Why they are not.
+        reason: String,
+    },
 }
 
 impl Error {
     /// Whether the same call can succeed later without anything being repaired.
     ///
-    /// A retry after [`Error::SyncTimeout`] may store the record twice, since the first outcome
-    /// is unknown.
+    /// A retry after [`Error::SyncTimeout`] or [`Error::ReplicaTimeout`] may store the record
+    /// twice, since the first outcome is unknown.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::SyncTimeout { .. } | Self::Locked { .. })
+        matches!(
+            self,
+            Self::Full { .. }
+                | Self::SyncTimeout { .. }
+                | Self::Locked { .. }
+                | Self::ReplicasUnavailable { .. }
+                | Self::ReplicaTimeout { .. }
+        )
     }
 
     pub(crate) fn io(operation: &'static str, file: impl Into<String>, source: io::Error) -> Self {

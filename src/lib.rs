@@ -25,7 +25,9 @@ mod mutant;
 mod offset;
 mod options;
 mod pending;
+mod promise;
 mod record;
+pub mod replicate;
 mod retention;
 mod segment;
 mod shared;
@@ -47,13 +49,14 @@ pub use error::{Error, Result};
 pub use group::{Delivery, Explanation, Group, GroupOptions, Lag};
 pub use log::salvage::{Lost, SalvageReport, salvage};
 pub use log::{Ending, Log, OpenReport};
-pub use offset::{Offset, Position};
+pub use offset::{Epoch, Offset, Position};
 pub use options::Options;
 pub use pending::Pending;
 pub use record::{Acknowledged, BatchReceipt, Message, Receipt, Record};
 pub use retention::Retention;
 pub use stats::Stats;
 pub use topic::{Offsets, Reader, Start, Topic};
+pub use watermark::Ack;
 
 /// The storage trait, the simulated disk and the simulated clock: for tests that crash the
 /// queue. Only with the feature `simulation`; not covered by semantic versioning.

@@ -59,6 +59,27 @@ impl fmt::Display for Position {
     }
 }
 
+/// The number of a leadership: each time a replica of a log is made its leader, it is given one
+/// that is greater than all before. Frames are stamped with it.
+///
+/// A log that was never replicated is in epoch 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The epoch after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// No log gets this far: a larger number in a file is not one that was written. Sums of a few
 /// smaller ones do not overflow.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;

@@ -9,6 +9,7 @@ use crate::commit::policy::SyncPolicy;
 use crate::commit::queue::Media;
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::replicate::Replicator;
 use crate::retention::Retention;
 use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
@@ -50,6 +51,10 @@ pub struct Options {
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) seed: Option<u64>,
     pub(crate) background: bool,
+    pub(crate) replicator: Option<Arc<dyn Replicator>>,
+    pub(crate) replica_timeout: Duration,
+    pub(crate) unreplicated_bytes_max: u64,
+    pub(crate) catch_up_bytes_max: u64,
 }
 
 impl Default for Options {
@@ -74,6 +79,10 @@ impl Default for Options {
             clock: None,
             seed: None,
             background: true,
+            replicator: None,
+            replica_timeout: Duration::from_secs(3),
+            unreplicated_bytes_max: 64 * 1024 * 1024,
+            catch_up_bytes_max: 1 << 30,
         }
     }
 }
@@ -178,6 +187,40 @@ impl Options {
     #[must_use]
     pub fn open_segments_max(mut self, segments: usize) -> Self {
         self.open_segments_max = segments;
+        self
+    }
+
+    /// Who decides when a record counts as replicated. Default: nobody; the log is alone.
+    ///
+    /// With one, the log refuses appends with [`Error::Fenced`] until the replicator makes it the
+    /// leader, and nothing is visible before it is replicated. See [`replicate`](crate::replicate).
+    #[must_use]
+    pub fn replicator(mut self, replicator: Arc<dyn Replicator>) -> Self {
+        self.replicator = Some(replicator);
+        self
+    }
+
+    /// How long a caller waits for replicas before it gets [`Error::ReplicaTimeout`], after the
+    /// local write. Default: 3 s, as long as RocketMQ waits for a call by default.
+    #[must_use]
+    pub fn replica_timeout(mut self, timeout: Duration) -> Self {
+        self.replica_timeout = timeout;
+        self
+    }
+
+    /// How many bytes of frames may be written and not replicated before appends wait, and answer
+    /// [`Error::Full`] after [`replica_timeout`](Self::replica_timeout). Default: 64 MiB.
+    #[must_use]
+    pub fn unreplicated_bytes_max(mut self, bytes: u64) -> Self {
+        self.unreplicated_bytes_max = bytes;
+        self
+    }
+
+    /// How many bytes of frames are kept, at most, only because a replica lacks them; one that
+    /// lags further begins with a snapshot. Default: 1 GiB.
+    #[must_use]
+    pub fn catch_up_bytes_max(mut self, bytes: u64) -> Self {
+        self.catch_up_bytes_max = bytes;
         self
     }
 

@@ -14,8 +14,9 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex};
+use crate::watermark::Ack;
 
 /// Called with the outcome of a commit.
 pub(crate) type Callback = Box<dyn FnOnce(Result<()>) + Send>;
@@ -23,9 +24,18 @@ pub(crate) type Callback = Box<dyn FnOnce(Result<()>) + Send>;
 /// The outcome of one write, shared by all that it carries.
 #[derive(Debug, Default)]
 pub(crate) struct Ticket {
+    /// In a log with a replicator, the outcome there, which comes after the one here: an error
+    /// here is one there, too.
+    replicas: Option<Box<Ticket>>,
     done: AtomicBool,
     /// Threads that are parked or about to be. Raised without the lock, lowered under it.
     waiting: AtomicUsize,
+    /// Those of them for which the outcome here is enough. The others sleep on until the one at
+    /// the replicas is known, be it that they are made the leader: waking each of them twice
+    /// would halve the rate of many threads.
+    waiting_here: AtomicUsize,
+    /// When the outcome here was known, in nanoseconds of the log's clock; before, 0.
+    done_at: AtomicU64,
     state: Mutex<State>,
     condvar: Condvar,
 }
@@ -66,6 +76,24 @@ impl Ticket {
         ticket
     }
 
+    /// A ticket whose write is to be replicated, too.
+    pub(crate) fn replicated() -> Self {
+        Self { replicas: Some(Box::default()), ..Self::default() }
+    }
+
+    /// The outcome at the replicas, if there is to be one.
+    pub(crate) fn replicas(&self) -> Option<&Self> {
+        self.replicas.as_deref()
+    }
+
+    /// The ticket whose outcome is what was asked for.
+    pub(crate) fn awaited(&self, ack: Ack) -> &Self {
+        match ack {
+            Ack::Replicated => self.replicas().unwrap_or(self),
+            Ack::Synced => self,
+        }
+    }
+
     pub(crate) fn result(&self) -> Option<Result<()>> {
         if !self.done.load(Ordering::Acquire) {
             return None;
@@ -77,30 +105,82 @@ impl Ticket {
         self.done.load(Ordering::Acquire)
     }
 
+    /// Whether the outcome here is what was asked for.
+    fn is_enough(&self, ack: Ack) -> bool {
+        ack == Ack::Synced || self.replicas.is_none()
+    }
+
+    /// The outcome that ends a wait, if it is known.
+    fn outcome(&self, state: &State, ack: Ack) -> Option<Result<()>> {
+        match &self.replicas {
+            Some(replicas) if !self.is_enough(ack) && !matches!(state.result, Some(Err(_))) => {
+                replicas.result()
+            }
+            _ => state.result.clone(),
+        }
+    }
+
+    /// The time at which the write was safe here.
+    pub(crate) fn set_done_at(&self, now: Duration) {
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.done_at.store(nanos, Ordering::Release);
+    }
+
+    pub(crate) fn done_at(&self) -> Duration {
+        Duration::from_nanos(self.done_at.load(Ordering::Acquire))
+    }
+
     /// Announces a thread that will [`park`](Self::park), so that it can be made the leader.
-    pub(crate) fn register(&self) {
+    pub(crate) fn register(&self, ack: Ack) {
         // Not under the lock: the caller holds the queue's, and those who park hold this one.
+        if self.is_enough(ack) {
+            self.waiting_here.fetch_add(1, Ordering::AcqRel);
+        }
         self.waiting.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Waits, after [`register`](Self::register), until the ticket is done, leadership is offered
-    /// or `timeout` has passed by the machine's clock.
-    pub(crate) fn park(&self, timeout: Option<Duration>) -> Parked {
+    /// The thread will not park any more, or not before it registers again.
+    fn leave(&self, ack: Ack) {
+        if self.is_enough(ack) {
+            self.waiting_here.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Waits until the outcome is known, not to lead. `None` after `timeout`.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<Result<()>> {
+        if let Some(result) = self.result() {
+            return Some(result);
+        }
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return None;
+        }
+        self.register(Ack::Synced);
+        match self.park(timeout, Ack::Synced) {
+            Parked::Done(result) => Some(result),
+            Parked::Lead => unreachable!("leadership is offered to those who wait for a write"),
+            Parked::TimedOut => self.result(),
+        }
+    }
+
+    /// Waits, after [`register`](Self::register), until what was asked for is done, leadership is
+    /// offered or `timeout` has passed by the machine's clock.
+    pub(crate) fn park(&self, timeout: Option<Duration>, ack: Ack) -> Parked {
         let mut state = self.state.lock();
         let mut timed_out = false;
         loop {
             // An offer is taken even by a thread that is done waiting: nobody else would.
             if state.lead_offered {
                 state.lead_offered = false;
-                self.waiting.fetch_sub(1, Ordering::AcqRel);
+                self.leave(ack);
                 return Parked::Lead;
             }
-            if let Some(result) = state.result.clone() {
-                self.waiting.fetch_sub(1, Ordering::AcqRel);
+            if let Some(result) = self.outcome(&state, ack) {
+                self.leave(ack);
                 return Parked::Done(result);
             }
             if timed_out {
-                self.waiting.fetch_sub(1, Ordering::AcqRel);
+                self.leave(ack);
                 return Parked::TimedOut;
             }
             state = self.condvar.wait(state, timeout);
@@ -138,11 +218,24 @@ impl Ticket {
         let wakers = std::mem::take(&mut state.wakers);
         let callbacks = std::mem::take(&mut state.callbacks);
         drop(state);
-        if self.waiting.load(Ordering::Acquire) > 0 && !mutant::on(Mutant::WaiterNotWoken) {
+        let whom = if result.is_err() { &self.waiting } else { &self.waiting_here };
+        if whom.load(Ordering::Acquire) > 0 && !mutant::on(Mutant::WaiterNotWoken) {
             self.condvar.notify_all();
         }
         for waker in wakers {
             waker.wake();
+        }
+        callbacks
+    }
+
+    /// Resolves what waits for the replicas. Returns what [`complete`](Self::complete) does.
+    pub(crate) fn complete_replicas(&self, result: &Result<()>) -> Vec<Callback> {
+        let Some(replicas) = self.replicas() else { return Vec::new() };
+        let callbacks = replicas.complete(result);
+        // Whoever has looked before the outcome was there is asleep once the lock is free.
+        drop(self.state.lock());
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.condvar.notify_all();
         }
         callbacks
     }
@@ -169,14 +262,27 @@ impl Ticket {
     }
 }
 
+/// What somebody waited for and has not come yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    Sync,
+    Replicas,
+}
+
 /// What a pending handle needs of the log.
 pub(crate) trait Committer: Send + Sync {
-    /// Waits for a ticket, committing it if nobody else does. `None` after `timeout`.
-    fn wait(&self, ticket: &Arc<Ticket>, timeout: Option<Duration>) -> Option<Result<()>>;
+    /// Waits for a ticket, committing it if nobody else does; as long as the log's options say, or
+    /// for `timeout`.
+    fn wait(
+        &self,
+        ticket: &Arc<Ticket>,
+        ack: Ack,
+        timeout: Option<Duration>,
+    ) -> std::result::Result<Result<()>, Late>;
+    /// What a caller is told who waited as long as the log's options say.
+    fn late(&self, late: Late, offset: Option<Offset>) -> Error;
     /// Sees to it that what is queued is committed in the background.
     fn nudge(&self);
-    /// How long a waiter is kept.
-    fn sync_timeout(&self) -> Duration;
     /// Runs a callback where it holds up nobody.
     fn run_later(&self, callback: Callback, result: Result<()>);
 }
@@ -204,14 +310,22 @@ pub struct Pending<T>(Inner<T>);
 
 enum Inner<T> {
     Ready(Option<Result<T>>),
-    Queued { value: T, offset: Option<Offset>, ticket: Arc<Ticket>, log: Arc<dyn Committer> },
+    Queued(Queued<T>),
+}
+
+struct Queued<T> {
+    value: T,
+    offset: Option<Offset>,
+    ticket: Arc<Ticket>,
+    ack: Ack,
+    log: Arc<dyn Committer>,
 }
 
 impl<T> fmt::Debug for Pending<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let done = match &self.0 {
             Inner::Ready(_) => true,
-            Inner::Queued { ticket, .. } => ticket.is_done(),
+            Inner::Queued(queued) => queued.ticket.awaited(queued.ack).is_done(),
         };
         f.debug_struct("Pending").field("done", &done).finish_non_exhaustive()
     }
@@ -226,31 +340,31 @@ impl<T: Clone> Pending<T> {
         value: T,
         offset: Option<Offset>,
         ticket: Arc<Ticket>,
+        ack: Ack,
         log: Arc<dyn Committer>,
     ) -> Self {
-        Self(Inner::Queued { value, offset, ticket, log })
+        Self(Inner::Queued(Queued { value, offset, ticket, ack, log }))
     }
 
-    /// Waits until the log's policy calls the record safe.
+    /// Waits until the log's policy, and its replicator, if it has one, call the record safe.
     ///
     /// # Errors
     ///
-    /// [`Error::SyncTimeout`] after [`Options::sync_timeout`](crate::Options::sync_timeout), with
-    /// an unknown outcome; [`Error::Poisoned`] if the write failed; what kept the record from
+    /// [`Error::SyncTimeout`] after [`Options::sync_timeout`](crate::Options::sync_timeout), and
+    /// [`Error::ReplicaTimeout`] after [`Options::replica_timeout`](crate::Options::replica_timeout)
+    /// more, with an unknown outcome; [`Error::Fenced`] if another replica was made the leader, with
+    /// an unknown outcome, too; [`Error::Poisoned`] if the write failed; what kept the record from
     /// being queued at all, such as [`Error::Full`].
     pub fn wait(self) -> Result<T> {
-        let timeout = match &self.0 {
-            Inner::Ready(_) => Duration::ZERO,
-            Inner::Queued { log, .. } => log.sync_timeout(),
-        };
-        let result = self.wait_for(timeout);
-        result.unwrap_or_else(|pending| {
-            let offset = match &pending.0 {
-                Inner::Queued { offset, .. } => *offset,
-                Inner::Ready(_) => None,
-            };
-            Err(Error::SyncTimeout { offset, waited: timeout })
-        })
+        match self.0 {
+            Inner::Ready(result) => result.expect("a handle is not used again after it was ready"),
+            Inner::Queued(Queued { value, offset, ticket, ack, log }) => {
+                match log.wait(&ticket, ack, None) {
+                    Ok(result) => result.map(|()| value),
+                    Err(late) => Err(log.late(late, offset)),
+                }
+            }
+        }
     }
 
     /// Waits for at most `timeout`, and hands the handle back if that was too short.
@@ -262,18 +376,14 @@ impl<T: Clone> Pending<T> {
     ///
     /// The outer `Err` holds the handle; the inner result is that of [`wait`](Self::wait).
     pub fn wait_timeout(self, timeout: Duration) -> std::result::Result<Result<T>, Self> {
-        self.wait_for(timeout)
-    }
-
-    fn wait_for(self, timeout: Duration) -> std::result::Result<Result<T>, Self> {
         match self.0 {
             Inner::Ready(result) => {
                 Ok(result.expect("a handle is not used again after it was ready"))
             }
-            Inner::Queued { value, offset, ticket, log } => {
-                match log.wait(&ticket, Some(timeout)) {
-                    Some(result) => Ok(result.map(|()| value)),
-                    None => Err(Self(Inner::Queued { value, offset, ticket, log })),
+            Inner::Queued(queued) => {
+                match queued.log.wait(&queued.ticket, queued.ack, Some(timeout)) {
+                    Ok(result) => Ok(result.map(|()| queued.value)),
+                    Err(_) => Err(Self(Inner::Queued(queued))),
                 }
             }
         }
@@ -292,12 +402,12 @@ impl<T: Clone> Pending<T> {
             Inner::Ready(result) => {
                 callback(result.expect("a handle is not used again after it was ready"));
             }
-            Inner::Queued { value, .. } if mutant::on(Mutant::CallbackBeforeDurable) => {
-                callback(Ok(value));
+            Inner::Queued(queued) if mutant::on(Mutant::CallbackBeforeDurable) => {
+                callback(Ok(queued.value));
             }
-            Inner::Queued { value, ticket, log, .. } => {
+            Inner::Queued(Queued { value, ticket, ack, log, .. }) => {
                 let callback: Callback = Box::new(move |result| callback(result.map(|()| value)));
-                if let Some((callback, result)) = ticket.call_back(callback) {
+                if let Some((callback, result)) = ticket.awaited(ack).call_back(callback) {
                     log.run_later(callback, result);
                 }
                 log.nudge();
@@ -320,143 +430,23 @@ impl<T: Clone + Unpin> Future for Pending<T> {
             Inner::Ready(result) => {
                 Poll::Ready(result.take().expect("a future is not polled after it was ready"))
             }
-            Inner::Queued { value, ticket, log, .. } => match ticket.poll(context.waker()) {
-                Some(result) => Poll::Ready(result.map(|()| value.clone())),
-                None => {
-                    log.nudge();
-                    Poll::Pending
+            Inner::Queued(Queued { value, ticket, ack, log, .. }) => {
+                match ticket.awaited(*ack).poll(context.waker()) {
+                    Some(result) => Poll::Ready(result.map(|()| value.clone())),
+                    None => {
+                        log.nudge();
+                        Poll::Pending
+                    }
                 }
-            },
+            }
         }
     }
 }
 
 #[cfg(all(test, not(ackline_shuttle)))]
-mod tests {
-    use super::*;
+#[path = "pending_tests.rs"]
+mod tests;
 
-    /// A thread that waits as a commit does; it says whether it was asked to lead.
-    fn wait(ticket: &Ticket) -> bool {
-        match ticket.park(None) {
-            Parked::Done(result) => {
-                result.expect("the ticket is completed well");
-                false
-            }
-            Parked::Lead => {
-                assert!(ticket.complete(&Ok(())).is_empty(), "nobody called back");
-                true
-            }
-            Parked::TimedOut => panic!("there is no time limit"),
-        }
-    }
-
-    #[test]
-    fn of_those_who_wait_one_is_made_the_leader_and_all_learn_of_the_end() {
-        let ticket = Arc::new(Ticket::default());
-        let waiting: Vec<_> = (0..3)
-            .map(|_| {
-                ticket.register();
-                let ticket = Arc::clone(&ticket);
-                std::thread::spawn(move || wait(&ticket))
-            })
-            .collect();
-        assert!(ticket.offer_lead(), "somebody waits");
-        let led = waiting.into_iter().map(|waiter| waiter.join().expect("it returns"));
-        assert_eq!(led.filter(|led| *led).count(), 1);
-        assert!(ticket.is_done() && !ticket.offer_lead(), "nobody waits any more");
-    }
-
-    #[test]
-    fn who_comes_after_the_end_does_not_wait() {
-        let ticket = Ticket::completed();
-        ticket.register();
-        assert!(!wait(&ticket));
-        assert!(matches!(ticket.poll(Waker::noop()), Some(Ok(()))));
-        assert!(ticket.call_back(Box::new(drop)).is_some(), "the callback is handed back");
-    }
-
-    #[test]
-    fn a_task_and_a_callback_learn_of_the_end() {
-        struct Woken(std::sync::mpsc::Sender<()>);
-        impl std::task::Wake for Woken {
-            fn wake(self: Arc<Self>) {
-                self.0.send(()).expect("the test waits for it");
-            }
-        }
-        let ticket = Arc::new(Ticket::default());
-        let (woken, wakes) = std::sync::mpsc::channel();
-        assert!(ticket.poll(&Waker::from(Arc::new(Woken(woken)))).is_none());
-        assert!(ticket.call_back(Box::new(drop)).is_none());
-        let completing = Arc::clone(&ticket);
-        let completing = std::thread::spawn(move || completing.complete(&Err(Error::Closed)));
-        wakes.recv().expect("the task is woken");
-        assert!(matches!(ticket.result(), Some(Err(Error::Closed))), "before the task was woken");
-        assert_eq!(completing.join().expect("it returns").len(), 1, "the callback is to be run");
-    }
-}
-
-/// All orders in which the steps of a few threads can come.
 #[cfg(all(test, ackline_shuttle))]
-mod interleaved {
-    use super::*;
-    use crate::sync::thread;
-
-    /// A thread that waits as a commit does: leads if it is asked to, and completes the ticket.
-    fn follow(ticket: &Ticket) -> bool {
-        match ticket.park(None) {
-            Parked::Done(result) => {
-                result.expect("the ticket is completed well");
-                false
-            }
-            Parked::Lead => {
-                assert!(ticket.complete(&Ok(())).is_empty(), "nobody called back");
-                true
-            }
-            Parked::TimedOut => panic!("there is no time limit"),
-        }
-    }
-
-    fn waiters(ticket: &Arc<Ticket>, number: usize) -> Vec<thread::JoinHandle<bool>> {
-        let waiter = |_| {
-            // As under the queue's lock, before anybody can make an offer.
-            ticket.register();
-            let ticket = Arc::clone(ticket);
-            thread::spawn(move || follow(&ticket))
-        };
-        (0..number).map(waiter).collect()
-    }
-
-    fn check_complete(number: usize) {
-        let ticket = Arc::new(Ticket::default());
-        let waiting = waiters(&ticket, number);
-        assert!(ticket.complete(&Ok(())).is_empty(), "nobody called back");
-        for waiter in waiting {
-            assert!(!waiter.join().expect("it returns"), "leadership was offered to nobody");
-        }
-        assert!(!ticket.offer_lead(), "nobody waits any more");
-    }
-
-    fn check_offer(number: usize) {
-        let ticket = Arc::new(Ticket::default());
-        let waiting = waiters(&ticket, number);
-        assert!(ticket.offer_lead(), "somebody waits");
-        let leaders = waiting.into_iter().map(|waiter| waiter.join().expect("it returns"));
-        assert_eq!(leaders.filter(|leads| *leads).count(), 1);
-    }
-
-    #[test]
-    fn waiters_learn_of_the_end_in_whatever_order_the_steps_come() {
-        shuttle::check_dfs(|| check_complete(2), None);
-    }
-
-    #[test]
-    fn a_waiter_that_is_offered_leadership_takes_it_in_whatever_order_the_steps_come() {
-        shuttle::check_dfs(|| check_offer(1), None);
-    }
-
-    #[test]
-    fn of_several_waiters_one_leads_and_all_return_whatever_order_is_drawn() {
-        shuttle::check_random(|| check_offer(3), 20_000);
-        shuttle::check_random(|| check_complete(3), 20_000);
-    }
-}
+#[path = "pending_interleaved_tests.rs"]
+mod interleaved;

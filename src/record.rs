@@ -239,6 +239,8 @@ pub struct Receipt {
 pub enum Acknowledged {
     /// This log, as its [`SyncPolicy`](crate::SyncPolicy) says.
     Local,
+    /// This log and as many replicas as its [`Replicator`](crate::replicate::Replicator) wants.
+    Replicated,
 }
 
 /// What a batch append answers.

@@ -84,7 +84,7 @@ struct Oldest {
 }
 
 /// The floor of each group and whether it may lag, by topic.
-type Floors = HashMap<TopicId, Vec<(u64, bool)>>;
+pub(crate) type Floors = HashMap<TopicId, Vec<(u64, bool)>>;
 
 /// Whether the oldest segment is to be deleted.
 fn is_over(retention: &Retention, oldest: &Oldest, floors: &Floors, now_ms: u64) -> bool {
@@ -125,7 +125,10 @@ pub(crate) fn run(shared: &Shared) -> Result<usize> {
             return Ok(deleted);
         }
         let oldest = oldest(commits, &view)?;
-        let floors = floors(commits);
+        let Some(floors) = floors_to_act_upon(shared) else { return Ok(deleted) };
+        if is_needed_elsewhere(commits, &view) {
+            return Ok(deleted);
+        }
         if !is_over(&shared.retention, &oldest, &floors, commits.clock.wall_ms()) {
             return Ok(deleted);
         }
@@ -135,6 +138,27 @@ pub(crate) fn run(shared: &Shared) -> Result<usize> {
         }
         delete_oldest(commits, &view, &oldest.until)?;
         deleted += 1;
+    }
+}
+
+/// Deletes the oldest segments that lie wholly below `end`, as far as readers see; returns where
+/// the log begins then.
+pub(crate) fn purge(shared: &Shared, end: Position) -> Result<Position> {
+    let commits = &*shared.commits;
+    let _keeping = commits.keeping.lock();
+    loop {
+        shared.check_open()?;
+        let undeleted = *commits.undeleted.lock();
+        if let Some((base, bytes)) = undeleted {
+            remove_files(commits, base, bytes)?;
+        }
+        let view = commits.segments.view();
+        let bound = end.min(commits.marks.visible());
+        if view.bases.len() < 2 || view.bases[1] > bound {
+            return Ok(view.bases[0]);
+        }
+        let until = commits.segments.starts(&view, 1)?;
+        delete_oldest(commits, &view, &until)?;
     }
 }
 
@@ -156,12 +180,45 @@ fn oldest(commits: &Commits, view: &View) -> Result<Oldest> {
 }
 
 fn floors(commits: &Commits) -> Floors {
+    floors_now(commits).1
+}
+
+/// How far the groups are, and the end of the log that says so.
+fn floors_now(commits: &Commits) -> (Position, Floors) {
     let core = commits.core.lock();
     let mut floors = Floors::new();
     for group in core.state.groups() {
         floors.entry(group.topic).or_default().push((group.progress.floor, group.may_lag));
     }
-    floors
+    (core.end, floors)
+}
+
+/// How far the groups are, as far as it may be acted upon: replicas must have it, too. Otherwise
+/// the messages could be gone here when another leader's groups still need them.
+fn floors_to_act_upon(shared: &Shared) -> Option<Floors> {
+    let commits = &shared.commits;
+    if commits.replicas.is_none() {
+        return Some(floors(commits));
+    }
+    let mut proven = shared.proven.lock();
+    let visible = commits.marks.visible();
+    let (at, known) = proven.get_or_insert_with(|| floors_now(commits));
+    if *at > visible {
+        return None;
+    }
+    let known = std::mem::take(known);
+    *proven = None;
+    Some(known)
+}
+
+/// Whether the oldest segment holds what is not safe elsewhere, or what a replica lacks that does
+/// not lag too far.
+fn is_needed_elsewhere(commits: &Commits, view: &View) -> bool {
+    let Some(replicas) = &commits.replicas else { return false };
+    let end = view.bases[1];
+    let kept_from = commits.end().0.saturating_sub(replicas.catch_up_bytes_max);
+    let lacked = replicas.outlet.needed_from().is_some_and(|from| from < end);
+    end > commits.marks.visible() || (lacked && end.0 > kept_from)
 }
 
 fn delete_oldest(commits: &Commits, view: &View, until: &Starts) -> Result<()> {

@@ -9,11 +9,13 @@ use crate::commit::{Class, Commits};
 use crate::error::{Error, Result};
 use crate::group::shared::GroupShared;
 use crate::mutant::{self, Mutant};
-use crate::offset::GroupId;
-use crate::retention::Retention;
+use crate::offset::{Epoch, GroupId, Position};
+use crate::promise::{Promise, PromiseFile};
+use crate::retention::{Floors, Retention};
 use crate::storage::LockGuard;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::watermark::Ack;
 
 /// A segment with more than this in it is not left to be read again at the next open.
 const QUICK_OPEN_BYTES: u64 = 4 * 1024 * 1024;
@@ -38,16 +40,44 @@ pub(crate) struct Shared {
     /// calls always write the same bytes.
     pub(crate) groups: Mutex<BTreeMap<GroupId, Arc<GroupShared>>>,
     /// The offset that each topic's next message had when the log was opened.
-    pub(crate) ends_at_open: Vec<u64>,
+    /// Or made the leader.
+    pub(crate) ends_at_open: Mutex<Vec<u64>>,
     /// The threads are to end.
     pub(crate) stopping: AtomicBool,
     pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
     pub(crate) closing: Mutex<bool>,
-    /// Held while files are made and deleted in the background.
-    pub(crate) keeping: Mutex<()>,
+    /// The replicator may not use its handle any more.
+    pub(crate) detached: AtomicBool,
+    /// What this replica has promised; none where there is no replicator.
+    pub(crate) promises: Option<PromiseFile>,
+    /// What had been promised when the log was opened: who led that epoch, this replica in an
+    /// earlier life perhaps, may have sent frames of it that are not here.
+    pub(crate) promised_at_open: Epoch,
+    /// Held while it is changed who leads, and what is promised.
+    pub(crate) changing: Mutex<()>,
+    /// How far groups were at a position; what they have done by then may be acted upon once
+    /// replicas have it.
+    pub(crate) proven: Mutex<Option<(Position, Floors)>>,
 }
 
 impl Shared {
+    /// Changes what is promised, durably. If that fails, nobody knows what is on the disk.
+    pub(crate) fn change_promise(&self, change: impl FnOnce(&mut Promise)) -> Result<()> {
+        let visible = self.commits.marks.visible();
+        let Some(promises) = &self.promises else { return Err(Error::Closed) };
+        let changed = promises.change(|promise| {
+            promise.visible = promise.visible.max(visible);
+            change(promise);
+        });
+        changed.map_err(|error| self.commits.fail(&error))
+    }
+
+    /// Remembers what is visible, so that it is not given up after a restart.
+    fn keep_promise(&self) -> Result<()> {
+        self.commits.latch.check()?;
+        if self.promises.is_none() { Ok(()) } else { self.change_promise(|_| {}) }
+    }
+
     /// Makes everything durable, marks the end of the log and lets go of the directory. Done
     /// once; later calls do nothing.
     pub(crate) fn close(&self) -> Result<()> {
@@ -59,7 +89,14 @@ impl Shared {
         self.commits.core.lock().closed = true;
         // Nothing may be written, made or deleted once the directory can be opened by others.
         self.commits.let_all_end();
-        drop(self.keeping.lock());
+        if let Some(replicas) = &self.commits.replicas {
+            // Replicas may still take what was written last, and say so.
+            replicas.outlet.detach(replicas.timeout);
+            self.detached.store(true, Ordering::Release);
+            self.commits.fail_replicas(&Error::Closed);
+        }
+        let result = result.and(self.keep_promise());
+        drop(self.commits.keeping.lock_in_drop());
         let removed = self.commits.remove_spare();
         drop(self.lock.lock().take());
         drop(closing);
@@ -117,6 +154,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Fails once the replicator is detached from a log that is closed, or the log is poisoned.
+    pub(crate) fn check_attached(&self) -> Result<()> {
+        self.commits.latch.check()?;
+        if self.detached.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
     /// Fails once the log is closed or poisoned.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.commits.latch.check()?;
@@ -165,7 +208,7 @@ pub(crate) fn create_topic(
         return Ok(id);
     }
     let id = commits.commit(
-        Class::Append,
+        (Class::Append, Ack::Replicated),
         NAME_ENTRY_BYTES,
         |_| None,
         |enlisting| {

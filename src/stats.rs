@@ -1,6 +1,7 @@
 //! Numbers about a log, for monitoring.
 
-use crate::offset::Position;
+use crate::commit::replicas::Standing;
+use crate::offset::{Epoch, Position};
 use crate::shared::Shared;
 use crate::sync::Tally;
 use crate::sync::atomic::Ordering;
@@ -36,6 +37,12 @@ pub struct Stats {
     pub durable: Position,
     /// Readers see everything below.
     pub visible: Position,
+    /// Replicas hold everything below, as far as the replicator has said; none without one.
+    pub replicated: Option<Position>,
+    /// The epoch that this log leads, or has promised to follow; 0 without a replicator.
+    pub epoch: Epoch,
+    /// Whether it takes appends: without a replicator, always.
+    pub leads: bool,
     /// Topics that exist.
     pub topics: usize,
     /// Groups that exist.
@@ -52,6 +59,11 @@ pub(crate) fn gather(shared: &Shared) -> Stats {
     let (topics, groups) = (core.state.topics().len(), core.state.groups().len());
     let segment_bytes = core.log_bytes;
     drop(core);
+    let (leads, epoch) = match commits.standing() {
+        Standing::Alone => (true, Epoch(0)),
+        Standing::Leading { epoch, .. } => (true, epoch),
+        Standing::Following { promised } => (false, promised),
+    };
     Stats {
         appended: get(&counters.appended),
         frames: get(&counters.frames),
@@ -66,6 +78,9 @@ pub(crate) fn gather(shared: &Shared) -> Stats {
         written: commits.marks.written(),
         durable: commits.marks.durable(),
         visible: commits.marks.visible(),
+        replicated: commits.replicas.as_ref().map(|_| commits.marks.replicated()),
+        epoch,
+        leads,
         topics,
         groups,
         poisoned: commits.latch.get().is_some(),

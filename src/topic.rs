@@ -1,26 +1,29 @@
 //! Topics: appending records and reading them in order.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::clock::to_wall_ms;
-use crate::commit::Class;
 use crate::commit::queue::TopicRuntime;
+use crate::commit::replicas::Standing;
+use crate::commit::{Class, Commits};
 use crate::error::{Error, Result};
 use crate::group::{Group, GroupOptions, shared::open_group};
 use crate::mutant::{self, Mutant};
-use crate::offset::{Offset, Position};
+use crate::offset::Offset;
 use crate::pending::{Committer, Pending};
 use crate::record::{Acknowledged, BatchReceipt, Message, Receipt, Record};
 use crate::segment::cursor::{Step, TopicCursor};
 use crate::shared::{Handle, Shared};
 use crate::sync::atomic::Ordering;
+use crate::watermark::Ack;
 
 /// A topic of a log: a sequence of messages with dense offsets. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Topic {
     pub(crate) handle: Arc<Handle>,
     pub(crate) runtime: Arc<TopicRuntime>,
+    pub(crate) ack: Ack,
 }
 
 /// The offsets that a topic has.
@@ -64,6 +67,40 @@ impl Topic {
         &self.handle.shared
     }
 
+    /// The same topic, with appends through this handle waiting for that. Default:
+    /// [`Ack::Replicated`], which is no different where there is no replicator.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ackline::Ack;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = ackline::Log::open(dir.path())?;
+    /// let metrics = log.topic("metrics")?.with_ack(Ack::Synced);
+    /// metrics.append("cpu 17 %")?; // Whether or not a replica has it.
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    /// Fails if this replica has given up the frame that made the topic. To be called under the
+    /// queue's lock before an entry names the topic: its number may be another topic's by now.
+    pub(crate) fn check_there(&self) -> Result<()> {
+        if !self.runtime.gone.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.shared().commits.standing() {
+            Standing::Following { promised: epoch } | Standing::Leading { epoch, .. } => {
+                Err(Error::Fenced { epoch })
+            }
+            Standing::Alone => Err(Error::Closed),
+        }
+    }
+
     /// The topic's name.
     pub fn name(&self) -> &str {
         &self.runtime.name
@@ -79,6 +116,10 @@ impl Topic {
     /// [`Error::TooLarge`], [`Error::Full`] and [`Error::Closed`]: nothing was written.
     /// [`Error::SyncTimeout`]: the outcome is unknown. [`Error::Poisoned`]: a write or sync
     /// failed; reopen the log.
+    ///
+    /// With a replicator, [`Error::ReplicasUnavailable`]: nothing was written;
+    /// [`Error::ReplicaTimeout`]: the outcome is unknown; [`Error::Fenced`]: nothing was written if
+    /// the log did not lead, the outcome is unknown if it was made to stop meanwhile.
     ///
     /// # Examples
     ///
@@ -116,7 +157,9 @@ impl Topic {
         let bytes = self.check(record)?;
         let now_ms = shared.commits.clock.wall_ms();
         let offset_of = |receipt: &Receipt| Some(receipt.offset);
-        shared.commits.commit(Class::Append, bytes, offset_of, |enlisting| {
+        let acknowledged = acknowledged(&shared.commits, self.ack);
+        shared.commits.commit((Class::Append, self.ack), bytes, offset_of, |enlisting| {
+            self.check_there()?;
             let mut next = enlisting.core.state.topic(id).map_or(0, |topic| topic.next);
             if mutant::on(Mutant::ConditionOnVisible) {
                 next = self.offsets().end.0;
@@ -124,7 +167,7 @@ impl Topic {
             check(next)?;
             let position = enlisting.position();
             let offset = enlisting.message(id, record.timestamp_ms(now_ms), &record.content());
-            Ok(receipt(offset, position))
+            Ok(Receipt { offset: Offset(offset), position, acknowledged })
         })
     }
 
@@ -148,18 +191,20 @@ impl Topic {
         let (record, id) = (record.into(), self.runtime.id);
         let commits = &self.shared().commits;
         let now_ms = commits.clock.wall_ms();
+        let acknowledged = acknowledged(commits, self.ack);
         let enlisted = self.check(&record).and_then(|bytes| {
             commits.enlist(Class::Append, bytes, |enlisting| {
+                self.check_there()?;
                 let position = enlisting.position();
                 let time = record.timestamp_ms(now_ms);
                 let offset = enlisting.message(id, time, &record.content());
-                Ok(receipt(offset, position))
+                Ok(Receipt { offset: Offset(offset), position, acknowledged })
             })
         });
         match enlisted {
             Ok((receipt, ticket)) => {
                 let log: Arc<dyn Committer> = Arc::clone(commits) as _;
-                Pending::queued(receipt, Some(receipt.offset), ticket, log)
+                Pending::queued(receipt, Some(receipt.offset), ticket, self.ack, log)
             }
             Err(error) => Pending::failed(error),
         }
@@ -192,7 +237,8 @@ impl Topic {
         }
         let now_ms = shared.commits.clock.wall_ms();
         let offset_of = |receipt: &BatchReceipt| Some(receipt.offsets.start);
-        shared.commits.commit(Class::Append, bytes, offset_of, |enlisting| {
+        shared.commits.commit((Class::Append, self.ack), bytes, offset_of, |enlisting| {
+            self.check_there()?;
             let position = enlisting.position();
             let next = enlisting.core.state.topic(id).map_or(0, |topic| topic.next);
             let mut offsets = Offset(next)..Offset(next);
@@ -215,6 +261,34 @@ impl Topic {
             return Err(Error::TooLarge { what: "record", bytes: bytes as u64, max });
         }
         Ok(bytes)
+    }
+
+    /// Waits until the message at `offset` is visible, for at most `timeout`: what to do after
+    /// [`Error::SyncTimeout`] or [`Error::ReplicaTimeout`], instead of appending again.
+    ///
+    /// It tells nothing of *which* message that is: after another replica was made the leader, the
+    /// offset may be another record's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReplicaTimeout`] if it is not visible in time; [`Error::Fenced`] if this replica does
+    /// not lead; [`Error::Poisoned`], [`Error::Closed`].
+    pub fn wait_visible(&self, offset: Offset, timeout: Duration) -> Result<()> {
+        let commits = &self.shared().commits;
+        let deadline = commits.clock.monotonic().saturating_add(timeout);
+        loop {
+            let observed = self.runtime.signal.observe();
+            if self.runtime.visible_next.load(Ordering::Acquire) > offset.0 {
+                return Ok(());
+            }
+            self.shared().check_open()?;
+            commits.check_leading()?;
+            let left = deadline.saturating_sub(commits.clock.monotonic());
+            if left.is_zero() {
+                return Err(Error::ReplicaTimeout { offset: Some(offset), waited: timeout });
+            }
+            self.runtime.signal.wait(observed, Some(left));
+        }
     }
 
     /// The offsets of the messages that can be read now.
@@ -326,8 +400,12 @@ impl Topic {
 /// What the headers of a dead letter and the entries beside it take at most.
 pub(crate) const DEAD_LETTER_BYTES_MAX: usize = 8192;
 
-fn receipt(offset: u64, position: Position) -> Receipt {
-    Receipt { offset: Offset(offset), position, acknowledged: Acknowledged::Local }
+/// Who holds what a caller has waited for.
+pub(crate) fn acknowledged(commits: &Commits, ack: Ack) -> Acknowledged {
+    match ack {
+        Ack::Replicated if commits.replicas.is_some() => Acknowledged::Replicated,
+        _ => Acknowledged::Local,
+    }
 }
 
 /// Reads a topic's messages in order; see [`Topic::read_from`].

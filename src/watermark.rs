@@ -1,7 +1,9 @@
-//! How far the log is written, durable and visible, and the latch that ends all promises.
+//! How far the log is written, durable, replicated and visible, and the latch that ends all
+//! promises.
 //!
-//! `written >= durable`, and `visible` is one of the two, by the sync policy. All three only
-//! ever rise. Readers stop at `visible`.
+//! `written >= durable`, and `visible` is one of the two, by the sync policy, or what is
+//! replicated, if that is less. All of them only ever rise, but for a follower that gives up
+//! frames that nobody could see. Readers stop at `visible`.
 
 use crate::error::{Error, Result};
 use crate::mutant::{self, Mutant};
@@ -9,19 +11,39 @@ use crate::offset::Position;
 use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// The positions below which the log is written, durable and visible.
+/// Whose copy an append waits for, in a log with a
+/// [`Replicator`](crate::replicate::Replicator); see [`Topic::with_ack`](crate::Topic::with_ack).
+///
+/// Whatever the producer waits for, readers see a record only once it is replicated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ack {
+    /// Until the replicator calls the record safe: Kafka's `acks=all`.
+    #[default]
+    Replicated,
+    /// Until it is safe here, as the [`SyncPolicy`](crate::SyncPolicy) says: Kafka's `acks=1`.
+    Synced,
+}
+
+/// A log without a replicator has nothing to wait for.
+const EVERYTHING: u64 = u64::MAX;
+
+/// The positions below which the log is written, durable, replicated and visible.
 #[derive(Debug)]
 pub(crate) struct Watermarks {
     written: AtomicU64,
     durable: AtomicU64,
+    replicated: AtomicU64,
     /// Readers see what is written, synced or not: `SyncPolicy::Never`.
     reads_unsynced: bool,
 }
 
 impl Watermarks {
-    pub(crate) fn new(end: Position, reads_unsynced: bool) -> Self {
+    /// `replicated` is what is known of it, if there is a replicator.
+    pub(crate) fn new(end: Position, replicated: Option<Position>, reads_unsynced: bool) -> Self {
         let (written, durable) = (AtomicU64::new(end.0), AtomicU64::new(end.0));
-        Self { written, durable, reads_unsynced }
+        let replicated = AtomicU64::new(replicated.map_or(EVERYTHING, |known| known.0));
+        Self { written, durable, replicated, reads_unsynced }
     }
 
     pub(crate) fn written(&self) -> Position {
@@ -32,9 +54,17 @@ impl Watermarks {
         Position(self.durable.load(Ordering::Acquire))
     }
 
+    pub(crate) fn replicated(&self) -> Position {
+        Position(self.replicated.load(Ordering::Acquire))
+    }
+
     pub(crate) fn visible(&self) -> Position {
         let reads_unsynced = self.reads_unsynced || mutant::on(Mutant::ReadsUnsynced);
-        if reads_unsynced { self.written() } else { self.durable() }
+        let local = if reads_unsynced { self.written() } else { self.durable() };
+        if mutant::on(Mutant::VisibleBeforeReplicated) {
+            return local;
+        }
+        local.min(self.replicated())
     }
 
     pub(crate) fn raise_written(&self, to: Position) {
@@ -44,6 +74,18 @@ impl Watermarks {
     pub(crate) fn raise_durable(&self, to: Position) {
         debug_assert!(to <= self.written(), "only what is written can be durable");
         self.durable.fetch_max(to.0, Ordering::AcqRel);
+    }
+
+    pub(crate) fn raise_replicated(&self, to: Position) {
+        self.replicated.fetch_max(to.0, Ordering::AcqRel);
+    }
+
+    /// Goes on at another end, none of what lies behind it being visible.
+    pub(crate) fn restart_at(&self, end: Position) {
+        debug_assert!(self.visible() <= end, "what is visible stays");
+        self.durable.store(end.0, Ordering::Release);
+        self.written.store(end.0, Ordering::Release);
+        self.replicated.fetch_min(end.0, Ordering::AcqRel);
     }
 }
 
@@ -75,7 +117,7 @@ mod tests {
 
     #[test]
     fn watermarks_never_fall() {
-        let marks = Watermarks::new(Position(10), false);
+        let marks = Watermarks::new(Position(10), None, false);
         marks.raise_written(Position(30));
         marks.raise_durable(Position(20));
         marks.raise_written(Position(5));
@@ -86,9 +128,17 @@ mod tests {
 
     #[test]
     fn unsynced_records_are_visible_only_where_nothing_is_promised() {
-        let marks = Watermarks::new(Position(0), true);
+        let marks = Watermarks::new(Position(0), None, true);
         marks.raise_written(Position(30));
         assert_eq!(marks.visible(), Position(30));
+    }
+
+    #[test]
+    fn what_is_not_replicated_is_not_visible() {
+        let marks = Watermarks::new(Position(10), Some(Position(5)), false);
+        assert_eq!(marks.visible(), Position(5));
+        marks.raise_replicated(Position(30));
+        assert_eq!(marks.visible(), Position(10), "nor what is not durable here");
     }
 
     #[test]

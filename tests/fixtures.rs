@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use ackline::replicate::{Quorum, QuorumOptions};
 use ackline::simulation::{SimClock, SimDisk};
-use ackline::{Ending, GroupOptions, Log, Offset, Options, Record};
+use ackline::{Ending, Epoch, Error, GroupOptions, Log, Offset, Options, Record};
 
 fn fixture(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(version)
@@ -56,6 +57,53 @@ fn write_the_fixtures() {
         }
         fs::remove_file(dir.join("LOCK")).ok();
     }
+}
+
+/// A replica that is alone, so that it leads without others.
+fn alone() -> Quorum {
+    Quorum::new(&QuorumOptions::new(1), Vec::new()).expect("one of one")
+}
+
+fn led_by(quorum: &Quorum) -> Options {
+    options().replicator(Arc::new(quorum.clone()))
+}
+
+#[test]
+#[ignore = "writes the fixture of a replica of the present version"]
+fn write_the_fixture_of_a_replica() {
+    let dir = fixture("v1-replica");
+    assert!(!dir.exists(), "fixtures never change");
+    let (disk, clock) = (SimDisk::new(1), SimClock::new());
+    for epoch in [1, 2] {
+        let quorum = alone();
+        let options = led_by(&quorum).simulated(Arc::new(clock.clone()), epoch);
+        let log = options.open_on(disk.storage()).expect("opens");
+        quorum.campaign(Epoch(epoch)).expect("leads");
+        if epoch == 1 {
+            fill(&log);
+        }
+        log.close().expect("closes");
+    }
+    fs::create_dir(&dir).expect("is made");
+    for name in disk.names() {
+        fs::write(dir.join(&name), disk.file(&name).expect("it was listed")).expect("writes");
+    }
+    fs::remove_file(dir.join("LOCK")).ok();
+}
+
+#[test]
+fn version_1_of_a_replica_opens_and_says_what_it_said() {
+    let dir = tempfile::tempdir().expect("a directory");
+    copy_of("v1-replica", dir.path());
+    let alone_again = options().open(dir.path());
+    assert!(matches!(alone_again, Err(Error::InvalidOption { .. })), "{alone_again:?}");
+    let quorum = alone();
+    let log = led_by(&quorum).open(dir.path()).expect("opens");
+    assert_eq!((log.stats().epoch, log.stats().leads), (Epoch(2), false));
+    let led_before = quorum.campaign(Epoch(2));
+    assert!(matches!(led_before, Err(Error::Fenced { epoch: Epoch(2) })), "{led_before:?}");
+    quorum.campaign(Epoch(3)).expect("leads");
+    check_log(&log, Ending::Closed);
 }
 
 /// What every fixture holds.
@@ -108,7 +156,10 @@ fn version_1_of_a_process_that_was_killed_when_idle_opens_and_says_what_it_said(
 
 fn check(version: &str, ending: Ending) {
     let dir = tempfile::tempdir().expect("a directory");
-    let log = open_copy(version, dir.path());
+    check_log(&open_copy(version, dir.path()), ending);
+}
+
+fn check_log(log: &Log, ending: Ending) {
     assert_eq!(log.report().ending, ending);
     assert_eq!(log.report().rewritten_bytes, 0, "all of it was durable, and says so");
     assert_eq!(log.topics(), ["orders", "audit", "orders.billing.dead"]);

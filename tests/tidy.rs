@@ -14,11 +14,11 @@ const LAYERS: &[(&[&str], bool)] = &[
     (&["clock", "sync", "storage", "format", "draws"], true),
     (&["state"], false),
     (&["segment"], false),
-    (&["watermark", "pending"], false),
+    (&["watermark", "pending", "promise"], true),
     (&["commit"], false),
     (&["record"], false),
     (&["shared", "group", "topic", "batch", "retention", "stats"], true),
-    (&["options", "log", "lib"], true),
+    (&["options", "log", "replicate", "lib"], true),
 ];
 
 fn root() -> &'static Path {

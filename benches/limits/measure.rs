@@ -39,7 +39,7 @@ impl Turn {
         number(self.records) / self.elapsed.as_secs_f64()
     }
 
-    fn per_sync(&self) -> f64 {
+    pub(crate) fn per_sync(&self) -> f64 {
         number(self.records) / number(self.syncs.max(1))
     }
 

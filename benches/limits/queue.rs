@@ -49,7 +49,11 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(directory: &Path, payload_bytes: usize) -> Result<Self, Box<dyn Error>> {
         let (log, topic) = open(directory)?;
-        Ok(Self { log, topic, payload_bytes })
+        Ok(Self::on(log, topic, payload_bytes))
+    }
+
+    pub(crate) fn on(log: Log, topic: Topic, payload_bytes: usize) -> Self {
+        Self { log, topic, payload_bytes }
     }
 }
 
@@ -85,7 +89,11 @@ impl Submits {
         payload_bytes: usize,
         in_flight: usize,
     ) -> Result<Self, Box<dyn Error>> {
-        Ok(Self { queue: Queue::new(directory, payload_bytes)?, in_flight })
+        Ok(Self::on(Queue::new(directory, payload_bytes)?, in_flight))
+    }
+
+    pub(crate) fn on(queue: Queue, in_flight: usize) -> Self {
+        Self { queue, in_flight }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ackline::simulation::mutants::Mutant;
 
-use crate::trials::{Budget, Kill, Outcome, ROUNDS, is_threaded};
+use crate::trials::{Budget, Kill, Outcome, ROUNDS, RUNS, is_replicated, is_threaded};
 
 /// How many crashes the check script simulates unless it is told otherwise, see `.ci/run`.
 const CI_CRASHES: u64 = 3_000_000;
@@ -58,7 +58,13 @@ impl<'a> Row<'a> {
     }
 
     fn unit(&self) -> &'static str {
-        if is_threaded(self.mutant) { "rounds" } else { "crashes" }
+        if is_threaded(self.mutant) {
+            "rounds"
+        } else if is_replicated(self.mutant) {
+            "runs"
+        } else {
+            "crashes"
+        }
     }
 }
 
@@ -104,7 +110,9 @@ pub(crate) fn document(table: &[(Mutant, Vec<Outcome>)], budget: &Budget) -> Str
          are the crashes that it took: the median of the trials, and the most. The code as it is\n\
          passed as many trials of the same length. Mutants of wake-ups are looked for by threads\n\
          on a simulated disk, in at most {ROUNDS} rounds of about a hundred operations, counted\n\
-         instead of crashes: one that loses a wake-up leaves a round standing still.\n",
+         instead of crashes: one that loses a wake-up leaves a round standing still. Mutants of\n\
+         replication are looked for in at most {RUNS} runs of the replicated simulation, counted\n\
+         instead of crashes.\n",
         table.len(),
     )
     .expect("a string takes everything");

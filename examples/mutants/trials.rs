@@ -8,11 +8,18 @@ use std::time::Duration;
 
 use ackline::simulation::mutants::{Mutant, activate};
 
+use crate::cluster::campaign as cluster;
 use crate::sim::campaign::{Campaign, Summary};
 use crate::threads;
 
 /// The mutants of this area are looked for with threads: a run of the simulation has one.
 const THREADED: &str = "wake-ups";
+
+/// The mutants of this area are looked for among several replicas.
+const REPLICATED: &str = "replication";
+
+/// How many runs of the replicated simulation a trial has: 1 % of what the check script runs.
+pub(crate) const RUNS: u64 = 1_000;
 
 /// How many rounds of threads a trial has.
 pub(crate) const ROUNDS: u64 = 150;
@@ -35,7 +42,7 @@ pub(crate) struct Budget {
 #[derive(Clone, Debug)]
 pub(crate) struct Kill {
     pub(crate) label: String,
-    /// After how many crashes, or rounds of threads.
+    /// After how many crashes, rounds of threads or runs of replicas.
     pub(crate) after: u64,
 }
 
@@ -82,6 +89,11 @@ pub(crate) fn is_threaded(mutant: Mutant) -> bool {
     mutant.area() == THREADED
 }
 
+/// Whether it takes several replicas to find it.
+pub(crate) fn is_replicated(mutant: Mutant) -> bool {
+    mutant.area() == REPLICATED
+}
+
 /// Runs some trials in this process, which is there for nothing else, and prints their outcomes.
 pub(crate) fn run(mutant: Option<Mutant>, budget: &Budget, numbers: Range<u64>) {
     // What panics is found; its message would only be in the way.
@@ -101,11 +113,26 @@ pub(crate) fn run(mutant: Option<Mutant>, budget: &Budget, numbers: Range<u64>) 
         return;
     }
     for seed in seeds {
-        let mut outcome = with_crashes(seed, budget.crashes);
+        let mut outcome = match mutant {
+            Some(mutant) if is_replicated(mutant) => with_replicas(seed),
+            _ => with_crashes(seed, budget.crashes),
+        };
         if mutant.is_none() && outcome.kill.is_none() {
             outcome = with_threads(seed);
         }
+        if mutant.is_none() && outcome.kill.is_none() {
+            outcome = with_replicas(seed);
+        }
         println!("{}", outcome.line());
+    }
+}
+
+fn with_replicas(seed: u64) -> Outcome {
+    let done = AtomicU64::new(0);
+    let watch = |runs| done.store(runs, Ordering::Relaxed);
+    match cluster::run_all(seed, RUNS, 1, &watch) {
+        Ok(_) => Outcome::survived(),
+        Err(failure) => Outcome::killed(label(&failure.violation), done.load(Ordering::Relaxed)),
     }
 }
 
@@ -147,8 +174,19 @@ fn with_crashes(seed: u64, crashes: u64) -> Outcome {
 
 /// Words of a violation, and what the check that answers it is called in the table. The first
 /// that fit count.
-const CHECKS: [(&str, &str); 48] = [
+const CHECKS: [(&str, &str); 59] = [
     ("panic: ", "a panic"),
+    ("which was acknowledged", "acknowledged and lost"),
+    ("which was only seen", "seen and vanished"),
+    ("was seen before", "two messages at one place"),
+    ("both acknowledge in epoch", "two leaders in an epoch"),
+    ("is undone", "ack undone"),
+    (" is delivered in epoch", "delivered although done"),
+    ("is delivered with attempt", "attempts went back"),
+    ("do not become equal", "replicas differ"),
+    ("needed is", "deleted while needed"),
+    ("leads and is not answered", "a leader without answers"),
+    ("is poisoned without", "poisoned without a reason"),
     ("a poisoned log", "poisoned log"),
     ("poisoned the log without", "poisoned for no reason"),
     ("an ack was undone", "ack undone"),

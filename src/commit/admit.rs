@@ -6,14 +6,16 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
-use crate::pending::{Parked, Ticket};
+use crate::pending::{Committer, Late, Parked, Ticket};
 use crate::sync::MutexGuard;
+use crate::watermark::Ack;
 
-use super::queue::{Core, Enlisting};
+use super::enlist::Enlisting;
+use super::queue::Core;
 use super::{Class, Commits};
 
 /// More than this in the queue makes callers wait until some of it is written.
-const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub(super) const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What a caller does once its entries are queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl Commits {
     /// safe. `offset_of` names the offset for the message about a wait that was too long.
     pub(crate) fn commit<R>(
         &self,
-        class: Class,
+        (class, ack): (Class, Ack),
         bytes: usize,
         offset_of: impl FnOnce(&R) -> Option<Offset>,
         add: impl FnOnce(&mut Enlisting<'_>) -> Result<R>,
@@ -56,13 +58,20 @@ impl Commits {
             self.ensure_room_for_append()?;
             core = self.core.lock();
         }
-        let role = Self::choose_role(&mut core, &ticket);
+        let role = Self::choose_role(&mut core, &ticket, ack);
         drop(core);
-        let timeout = self.config.sync_timeout;
-        match self.follow_through(&ticket, role, Some(timeout)) {
-            Some(result) => result.map(|()| value),
-            None => Err(Error::SyncTimeout { offset: offset_of(&value), waited: timeout }),
-        }
+        let late = match self.follow_through(&ticket, ack, role, Some(self.config.sync_timeout)) {
+            None => Late::Sync,
+            // The wait has begun before the write, so the time of the write decides.
+            Some(Ok(())) if ack == Ack::Replicated => {
+                match self.wait_for_replicas(&ticket, Duration::ZERO, None) {
+                    Ok(result) => return result.map(|()| value),
+                    Err(late) => late,
+                }
+            }
+            Some(result) => return result.map(|()| value),
+        };
+        Err(self.late(late, offset_of(&value)))
     }
 
     /// Like [`enlist`](Self::enlist), but gives up rather than wait for anything. `false` if
@@ -71,7 +80,8 @@ impl Commits {
         let mut core = self.core.lock();
         let need = core.worst_bytes(bytes);
         let stuck = self.latch.get().is_some() || core.rolling || core.closed;
-        if stuck || core.end.plus(need) > core.room_end {
+        let excess = self.unreplicated_excess(Class::Progress, core.end).is_some();
+        if stuck || core.fenced.is_some() || excess || core.end.plus(need) > core.room_end {
             return false;
         }
         let added = core.enlist(bytes, |enlisting| {
@@ -83,16 +93,26 @@ impl Commits {
 
     /// Waits until `bytes` bytes of entries may be queued.
     fn admit(&self, class: Class, bytes: usize) -> Result<MutexGuard<'_, Core>> {
+        self.check_available(class)?;
         if bytes as u64 > self.config.batch_bytes_max {
             let max = self.config.batch_bytes_max;
             return Err(Error::TooLarge { what: "batch", bytes: bytes as u64, max });
         }
+        let mut gives_up_at = None;
         loop {
             let observed = self.room.observe();
             let core = self.core.lock();
             self.latch.check()?;
             if core.closed {
                 return Err(Error::Closed);
+            }
+            if let Some(epoch) = core.fenced {
+                return Err(Error::Fenced { epoch });
+            }
+            if let Some(excess) = self.unreplicated_excess(class, core.end) {
+                drop(core);
+                self.await_replicas(observed, excess, &mut gives_up_at)?;
+                continue;
             }
             if core.rolling {
                 drop(core);
@@ -104,7 +124,7 @@ impl Commits {
                 drop(core);
                 if let Some(ticket) = front {
                     // Whatever becomes of it, the queue is shorter; errors show at the next turn.
-                    drop(self.wait_for(&ticket, None));
+                    drop(self.wait_for(&ticket, Ack::Synced, None));
                 }
                 continue;
             }
@@ -126,9 +146,9 @@ impl Commits {
         }
     }
 
-    fn choose_role(core: &mut Core, ticket: &Ticket) -> Role {
+    fn choose_role(core: &mut Core, ticket: &Ticket, ack: Ack) -> Role {
         if core.leading {
-            ticket.register();
+            ticket.register(ack);
             Role::Follow
         } else {
             core.leading = true;
@@ -136,22 +156,25 @@ impl Commits {
         }
     }
 
-    /// Waits for a ticket, leading if nobody does. `None` after `timeout`.
+    /// Waits for a ticket, leading if nobody does. `None` if it is not safe here after `timeout`.
+    /// If more is to be waited for, this may return before that, once it is safe here.
     pub(super) fn wait_for(
         &self,
         ticket: &Arc<Ticket>,
+        ack: Ack,
         timeout: Option<Duration>,
     ) -> Option<Result<()>> {
         if let Some(result) = ticket.result() {
             return Some(result);
         }
-        let role = Self::choose_role(&mut self.core.lock(), ticket);
-        self.follow_through(ticket, role, timeout)
+        let role = Self::choose_role(&mut self.core.lock(), ticket, ack);
+        self.follow_through(ticket, ack, role, timeout)
     }
 
     fn follow_through(
         &self,
         ticket: &Arc<Ticket>,
+        ack: Ack,
         mut role: Role,
         timeout: Option<Duration>,
     ) -> Option<Result<()>> {
@@ -164,8 +187,14 @@ impl Commits {
                 self.lead(ticket);
                 return Some(ticket.result().unwrap_or_else(|| self.latch.check()));
             }
-            let left = deadline.map(|end| end.saturating_sub(self.clock.monotonic()));
-            match ticket.park(left) {
+            let mut left = deadline.map(|end| end.saturating_sub(self.clock.monotonic()));
+            if ack == Ack::Replicated
+                && let Some(replicas) = &self.replicas
+            {
+                // It may be safe here and be given no more time there.
+                left = Some(left.map_or(replicas.timeout, |left| left.min(replicas.timeout)));
+            }
+            match ticket.park(left, ack) {
                 Parked::Done(result) => return Some(result),
                 Parked::Lead => role = Role::Lead,
                 Parked::TimedOut => {
@@ -175,7 +204,7 @@ impl Commits {
                     if deadline.is_some_and(|end| self.clock.monotonic() >= end) {
                         return None;
                     }
-                    role = Self::choose_role(&mut self.core.lock(), ticket);
+                    role = Self::choose_role(&mut self.core.lock(), ticket, ack);
                 }
             }
         }

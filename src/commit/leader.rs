@@ -7,17 +7,19 @@ use crate::error::Error;
 use crate::format::frame::{HEADER_BYTES, Header, Kind};
 use crate::format::name;
 use crate::mutant::{self, Mutant};
-use crate::offset::Position;
+use crate::offset::{Epoch, Position};
 use crate::pending::Ticket;
 use crate::segment::Active;
 use crate::segment::chunk::{Chunk, Shared};
+use crate::segment::frames::Frames;
 use crate::storage::write_full;
-use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 
+use super::ingest::stamp_frames;
 use super::policy::SyncPolicy;
 use super::queue::{Gather, TopicRuntime};
+use super::replicas::Seen;
 use super::{Commits, Counters, Writer};
 
 /// How often a new leader lets others run before it writes.
@@ -30,7 +32,8 @@ struct Leading<'a>(&'a Commits);
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.latch.set(&Error::Closed);
+            let error = self.0.latch.set(&Error::Closed);
+            self.0.fail_replicas(&error);
         }
         self.0.hand_off();
     }
@@ -43,7 +46,9 @@ impl Drop for Popped<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             // Callbacks are dropped: there is no telling what they would meet.
-            drop(self.0.complete(&Err(Error::Closed.poisoned())));
+            let error = Err(Error::Closed.poisoned());
+            drop(self.0.complete(&error));
+            drop(self.0.complete_replicas(&error));
         }
     }
 }
@@ -107,12 +112,19 @@ impl Commits {
             None => self.write(&mut writer, &mut gather),
         };
         match result {
-            Ok(()) => {
-                let wake = self.publish(&mut writer, gather);
+            Ok(bytes) => {
+                let seen = self.publish(gather, bytes);
+                let done_at = writer.last_write;
                 drop(writer);
+                ticket.set_done_at(done_at);
                 self.resolve(&ticket, &Ok(()));
-                for (topic, _) in wake {
-                    topic.wake();
+                self.announce(seen);
+                if let Some(replicas) = &self.replicas {
+                    replicas.outlet.settle();
+                    // Who failed beside this write has answered those who waited then.
+                    if let Some(error) = self.latch.get() {
+                        self.fail_replicas(&error);
+                    }
                 }
             }
             Err(error) => {
@@ -121,7 +133,7 @@ impl Commits {
                 let error = self.latch.set(&error);
                 drop(writer);
                 self.fail(&error);
-                self.resolve(&ticket, &Err(error));
+                self.fail_ticket(&ticket, &Err(error));
             }
         }
         drop(popped);
@@ -129,7 +141,9 @@ impl Commits {
         true
     }
 
-    fn write(&self, writer: &mut Writer, gather: &mut Gather) -> Result<(), Error> {
+    /// Writes a gathering, and syncs it if the policy says so; returns its bytes as they are on the
+    /// disk.
+    fn write(&self, writer: &mut Writer, gather: &mut Gather) -> Result<Arc<Vec<u8>>, Error> {
         let active = self.segments.active();
         let mut durable = self.marks.durable();
         if mutant::on(Mutant::WatermarkTooHigh) {
@@ -140,9 +154,11 @@ impl Commits {
         let tail = finish_frames(gather, writer.tail, durable, active.segment.head.salt);
         let at = active.segment.file_at(gather.start);
         debug_assert!(gather.end() <= active.segment.room_end(), "admission left room");
-        write_full(&*active.segment.file, &gather.bytes, at)
-            .map_err(|e| Error::io("write", &active.segment.name, e))?;
         let end = gather.end();
+        let bytes = Arc::new(std::mem::take(&mut gather.bytes));
+        write_full(&*active.segment.file, &bytes, at)
+            .map_err(|e| Error::io("write", &active.segment.name, e))?;
+        self.offer(gather, &bytes, active.segment.head.salt);
         if self.config.policy.syncs_commits() {
             self.sync_commit(&active).map_err(|e| Error::io("sync", &active.segment.name, e))?;
             Counters::add(&self.counters.syncs, 1);
@@ -156,27 +172,43 @@ impl Commits {
         if self.config.policy.syncs_commits() || mutant::on(Mutant::IntervalCountsAsDurable) {
             self.marks.raise_durable(end);
         } else {
-            let (before, bytes) = (writer.unsynced_bytes, gather.bytes.len() as u64);
+            let (before, written) = (writer.unsynced_bytes, bytes.len() as u64);
             has_work |= writer.unsynced_since.is_none();
             writer.unsynced_since.get_or_insert(writer.last_write);
-            writer.unsynced_bytes += bytes;
+            writer.unsynced_bytes += written;
             if let SyncPolicy::Interval { bytes: due, .. } = self.config.policy {
-                has_work |= before < due && before + bytes >= due;
+                has_work |= before < due && before + written >= due;
             }
         }
+        self.tell_synced(tail.epoch, end);
         if has_work {
             self.work.notify();
         }
         Counters::add(&self.counters.appended, gather.messages);
         Counters::add(&self.counters.frames, gather.frames.len() as u64);
         Counters::add(&self.counters.writes, 1);
-        Counters::add(&self.counters.bytes, gather.bytes.len() as u64);
+        Counters::add(&self.counters.bytes, bytes.len() as u64);
         index(&active, gather);
         let due = self.spare_due.load(Ordering::Acquire);
         if gather.start.0 < due && end.0 >= due {
             self.files.notify();
         }
-        Ok(())
+        Ok(bytes)
+    }
+
+    /// Hands frames of this leader to the replicator.
+    fn offer(&self, gather: &Gather, bytes: &Arc<Vec<u8>>, salt: u32) {
+        let Some(replicas) = self.replicas.as_ref().filter(|_| !gather.ingested) else { return };
+        let (buffer, number) = (Shared::Memory(Arc::clone(bytes)), gather.frames.len() as u64);
+        let first = Header::decode(bytes, salt).expect("it was just written").0;
+        replicas.outlet.offer(&Frames::new(buffer, 0..bytes.len(), salt, &first, number));
+    }
+
+    /// Tells the replicator how far this copy counts: it is as durable as the policy makes it.
+    fn tell_synced(&self, epoch: u64, end: Position) {
+        if let Some(replicas) = &self.replicas {
+            replicas.outlet.synced(Epoch(epoch), end);
+        }
     }
 
     fn sync_commit(&self, active: &Active) -> io::Result<()> {
@@ -194,18 +226,24 @@ impl Commits {
         synced
     }
 
-    /// Shows readers what was written; returns the topics whose readers are to be woken.
-    fn publish(&self, writer: &mut Writer, gather: Gather) -> Vec<(Arc<TopicRuntime>, u64)> {
-        let (start, end) = (gather.start, gather.end());
-        let buffer = Shared::Memory(Arc::new(gather.bytes));
+    /// Shows readers what was written, if they may see it yet; returns whom to tell.
+    fn publish(&self, gather: Gather, bytes: Arc<Vec<u8>>) -> Seen {
+        let (start, end) = (gather.start, gather.start.plus(bytes.len() as u64));
+        let buffer = Shared::Memory(bytes);
         let salt = self.segments.active().segment.head.salt;
         self.segments.recent.push(Chunk { buffer, origin: 0, start, end, trusted: true, salt });
-        if self.marks.visible() < end {
-            writer.unsynced.extend(gather.touched.into_iter().map(|topic| (end, topic)));
-            return Vec::new();
+        let mut seen = Seen::default();
+        let visible = self.marks.visible();
+        let mut unseen = self.unseen.lock();
+        if visible >= end && unseen.is_empty() && gather.ticket.replicas().is_none() {
+            show(&gather.touched);
+            seen.topics = gather.touched;
+            return seen;
         }
-        show(&gather.touched);
-        gather.touched
+        unseen.topics.extend(gather.touched.into_iter().map(|topic| (end, topic)));
+        unseen.add_ticket(end, &gather.ticket, &mut seen);
+        unseen.take(visible, self.marks.replicated(), &mut seen);
+        seen
     }
 
     /// Makes durable which names the directory has.
@@ -226,7 +264,8 @@ impl Commits {
             let end = self.marks.written();
             if self.marks.durable() >= end {
                 // Whoever lets go of the writer now waits for the next sync to have it again.
-                self.show_durable(writer);
+                drop(writer);
+                self.settle();
                 return Ok(());
             }
             writer.unsynced_since = None;
@@ -235,6 +274,12 @@ impl Commits {
         };
         let syncing = self.syncing.lock();
         self.latch.check()?;
+        if !Arc::ptr_eq(&active, &self.segments.active()) {
+            // Whoever put another file in its place has synced what was there, or given it up.
+            drop(syncing);
+            self.settle();
+            return Ok(());
+        }
         // Whoever synced meanwhile has covered this, too, and may have closed the log since.
         if self.marks.durable() < end {
             if let Err(error) = active.segment.file.sync()
@@ -248,20 +293,9 @@ impl Commits {
             self.marks.raise_durable(end);
         }
         drop(syncing);
-        self.show_durable(self.writer.lock());
+        // Be it another thread's sync that has covered it.
+        self.settle();
         Ok(())
-    }
-
-    /// Shows readers what a sync has covered, be it another thread's.
-    fn show_durable(&self, mut writer: MutexGuard<'_, Writer>) {
-        let durable = self.marks.durable();
-        let covered = writer.unsynced.partition_point(|(end, _)| *end <= durable);
-        let shown: Vec<_> = writer.unsynced.drain(..covered).map(|(_, topic)| topic).collect();
-        show(&shown);
-        drop(writer);
-        for (topic, _) in shown {
-            topic.wake();
-        }
     }
 }
 
@@ -289,6 +323,10 @@ fn finish_frames(
     durable: Position,
     salt: u32,
 ) -> crate::segment::Tail {
+    if gather.ingested {
+        let starts = gather.frames.iter().map(|frame| frame.at);
+        return stamp_frames(&mut gather.bytes, starts, tail, durable, salt);
+    }
     for i in 0..gather.frames.len() {
         let frame = gather.frames[i];
         let end = gather.frames.get(i + 1).map_or(gather.bytes.len(), |next| next.at);

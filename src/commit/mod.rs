@@ -5,13 +5,17 @@
 //! up, and hands leadership to a waiter of the next gathering. A background thread commits only
 //! what nobody waits for.
 //!
-//! Lock order: a group, then the core, then a ticket. The leader holds the writer's lock while
-//! it writes, and takes groups by `try_lock` alone.
+//! Lock order: a group, the writer, the one who syncs, the core, what is unseen, a ticket. The leader
+//! holds the writer's lock while it writes, and takes groups by `try_lock` alone.
 
 mod admit;
+mod answers;
+mod enlist;
+mod ingest;
 mod leader;
 pub(crate) mod policy;
 pub(crate) mod queue;
+pub(crate) mod replicas;
 mod roll;
 
 pub(crate) use roll::FIRST_SEGMENT_BYTES;
@@ -21,20 +25,22 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::draws::Draws;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::frame::Kind;
 use crate::mutant::{self, Mutant};
-use crate::offset::Position;
-use crate::pending::{Callback, Committer, Ticket};
+use crate::offset::{Epoch, Position};
 use crate::segment::sealed::Sealed;
 use crate::segment::writer::marker;
-use crate::segment::{Segments, Tail};
+use crate::segment::{Active, Segments, Starts, Tail};
+use crate::state::State;
 use crate::storage::Storage;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, Signal, Tally};
-use crate::watermark::{PoisonLatch, Watermarks};
+use crate::watermark::{Ack, PoisonLatch, Watermarks};
+use answers::Callbacks;
 use policy::SyncPolicy;
 use queue::{Core, Media, TopicRuntime};
+use replicas::{Replicas, Standing, Unseen};
 
 /// What the commit machinery is told at open.
 #[derive(Clone, Debug)]
@@ -104,11 +110,9 @@ impl Counters {
 #[derive(Debug)]
 struct Writer {
     tail: Tail,
-    /// Topics with messages that are written and wait for a sync by someone else to be seen, in
-    /// the order of the ends of their writes.
-    unsynced: Vec<(Position, (Arc<TopicRuntime>, u64))>,
+    /// What is written and waits for a sync by someone else.
     unsynced_bytes: u64,
-    /// When the oldest of them was written.
+    /// When the oldest of it was written.
     unsynced_since: Option<Duration>,
     /// Nothing was written since the last marker.
     marked: bool,
@@ -120,6 +124,9 @@ struct Writer {
 pub(crate) struct Commits {
     pub(crate) core: Mutex<Core>,
     writer: Mutex<Writer>,
+    /// What waits to be seen. Locked after the writer and the core.
+    unseen: Mutex<Unseen>,
+    pub(crate) replicas: Option<Replicas>,
     /// Held while a file is synced beside the leader, or the directory, until a failure is
     /// latched: the system reports it to one of two syncs at the same time and lets the other
     /// one succeed. Locked after the writer.
@@ -129,7 +136,7 @@ pub(crate) struct Commits {
     pub(crate) latch: PoisonLatch,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Arc<dyn Clock>,
-    draws: Draws,
+    pub(crate) draws: Draws,
     pub(crate) config: Config,
     pub(crate) counters: Counters,
     /// The background committer has something to do.
@@ -148,28 +155,21 @@ pub(crate) struct Commits {
     /// Beyond this position, the next segment is to be prepared.
     spare_due: AtomicU64,
     callbacks: Mutex<Callbacks>,
+    /// Held while files are made and deleted in the background, and while frames are given up.
+    pub(crate) keeping: Mutex<()>,
 }
 
-/// Callbacks of commits that are done.
-#[derive(Default)]
-struct Callbacks(Vec<(Callback, Result<()>)>);
-
-impl std::fmt::Debug for Callbacks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Callbacks").field("number", &self.0.len()).finish()
-    }
-}
-
-/// Ends the time in which a failure is told to those who wait, be it by a panic of a waker.
-struct Failing<'a>(&'a Commits);
-
-impl Drop for Failing<'_> {
-    fn drop(&mut self) {
-        if let Some(mut core) = self.0.core.lock_in_drop() {
-            core.failing -= 1;
-        }
-        self.0.room.notify();
-    }
+/// What recovery found in a log that is open already.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) state: State,
+    pub(crate) end: Position,
+    pub(crate) tail: Tail,
+    pub(crate) bases: Vec<Position>,
+    pub(crate) active: Active,
+    pub(crate) log_bytes: u64,
+    /// Where each topic stands at the beginning of the oldest segment.
+    pub(crate) starts: Starts,
 }
 
 /// What is needed to go on from a recovered log.
@@ -182,24 +182,39 @@ pub(crate) struct Resume {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) draws: Draws,
     pub(crate) config: Config,
+    /// With what was promised, and a position below which all was visible once.
+    pub(crate) replicas: Option<(Replicas, Epoch, Position)>,
 }
 
 impl Commits {
     pub(crate) fn new(resume: Resume) -> Self {
-        let Resume { mut core, tail, segments, storage, clock, draws, config } = resume;
+        let Resume { mut core, tail, segments, storage, clock, draws, config, replicas } = resume;
         core.one_by_one = config.policy == SyncPolicy::EachAppend;
-        let marks = Watermarks::new(core.end, config.policy == SyncPolicy::Never);
+        core.is_replicated = replicas.is_some();
+        let (mut standing, mut replicated) = (Standing::Alone, None);
+        if let Some((_, promised, visible)) = &replicas {
+            core.fenced = Some(*promised);
+            standing = Standing::Following { promised: *promised };
+            replicated = Some((*visible).min(core.end));
+        }
+        let marks = Watermarks::new(core.end, replicated, config.policy == SyncPolicy::Never);
+        let mut unseen = Unseen::new(standing);
+        if marks.visible() < core.end {
+            unseen.restart_at(core.end, core.hide_all());
+        }
         let last_write = clock.monotonic();
         let commits = Self {
             core: Mutex::new(core),
             writer: Mutex::new(Writer {
                 tail,
-                unsynced: Vec::new(),
                 unsynced_bytes: 0,
                 unsynced_since: None,
                 marked: true,
                 last_write,
             }),
+            unseen: Mutex::new(unseen),
+            replicas: replicas.map(|(replicas, ..)| replicas),
+            keeping: Mutex::default(),
             syncing: Mutex::default(),
             segments,
             marks,
@@ -243,7 +258,7 @@ impl Commits {
             let Some(back) = core.queue.back() else { break };
             let ticket = Arc::clone(&back.ticket);
             drop(core);
-            if let Some(result) = self.wait_for(&ticket, None) {
+            if let Some(result) = self.wait_for(&ticket, Ack::Synced, None) {
                 result?;
             }
         }
@@ -287,57 +302,6 @@ impl Commits {
         let mut left = self.riders.lock();
         if left.waiting.is_empty() {
             left.since = None;
-        }
-    }
-
-    /// Latches a failure and answers everyone who waits with it.
-    pub(crate) fn fail(&self, error: &Error) -> Error {
-        let error = self.latch.set(error);
-        let result = Err(error.clone());
-        let gathers: Vec<_> = {
-            let mut core = self.core.lock();
-            core.queued_bytes = 0;
-            core.failing += 1;
-            core.queue.drain(..).collect()
-        };
-        let failing = Failing(self);
-        for gather in gathers {
-            if !mutant::on(Mutant::FailureLeavesWaiters) {
-                self.resolve(&gather.ticket, &result);
-            }
-        }
-        drop(failing);
-        let topics: Vec<_> = {
-            let core = self.core.lock();
-            core.topics.iter().map(|slot| Arc::clone(&slot.runtime)).collect()
-        };
-        for topic in topics {
-            topic.wake();
-        }
-        self.room.notify();
-        self.work.notify();
-        self.files.notify();
-        error
-    }
-
-    fn resolve(&self, ticket: &Ticket, result: &Result<()>) {
-        for callback in ticket.complete(result) {
-            self.run_later(callback, result.clone());
-        }
-    }
-
-    /// Runs the callbacks of completed commits.
-    pub(crate) fn run_callbacks(&self) {
-        loop {
-            let callbacks = std::mem::take(&mut self.callbacks.lock().0);
-            if callbacks.is_empty() {
-                return;
-            }
-            for (callback, result) in callbacks {
-                // A caller's panic must not end the thread that commits in the background.
-                let run = std::panic::AssertUnwindSafe(|| callback(result));
-                drop(std::panic::catch_unwind(run));
-            }
         }
     }
 
@@ -431,33 +395,33 @@ impl Commits {
         room_end.0.saturating_sub(self.spare_due.load(Ordering::Acquire)) / 4
     }
 
+    /// Goes on with what recovery found after frames were given up or all were replaced. The caller
+    /// has paused the log, and has made sure that what is visible is still there.
+    pub(crate) fn go_on_with(&self, found: Found) {
+        let Found { state, end, tail, bases, active, log_bytes, starts } = found;
+        let mut writer = self.writer.lock();
+        // Whoever syncs what was there before must not take it for what comes now.
+        let syncing = self.syncing.lock();
+        let mut core = self.core.lock();
+        let mut unseen = self.unseen.lock();
+        writer.tail = tail;
+        (writer.marked, writer.unsynced_since, writer.unsynced_bytes) = (true, None, 0);
+        core.room_end = active.segment.room_end();
+        self.segments.replace(bases, active);
+        self.unindexed.lock().clear();
+        self.marks.restart_at(end);
+        (core.end, core.log_bytes, core.ingested) = (end, log_bytes, Some(tail));
+        core.replace_state(state, &starts);
+        let topics = core.ends();
+        unseen.restart_at(end, topics);
+        *self.undeleted.lock() = None;
+        drop((unseen, core, syncing, writer));
+        self.expect_spare();
+        self.settle();
+    }
+
     pub(crate) fn end(&self) -> Position {
         self.core.lock().end
-    }
-}
-
-impl Committer for Commits {
-    fn wait(&self, ticket: &Arc<Ticket>, timeout: Option<Duration>) -> Option<Result<()>> {
-        self.wait_for(ticket, timeout)
-    }
-
-    fn nudge(&self) {
-        self.work.notify();
-        // A closed log has no thread any more that would run what was called back too late.
-        if self.core.lock().closed {
-            self.run_callbacks();
-        }
-    }
-
-    fn sync_timeout(&self) -> Duration {
-        self.config.sync_timeout
-    }
-
-    fn run_later(&self, callback: Callback, result: Result<()>) {
-        self.callbacks.lock().0.push((callback, result));
-        if !mutant::on(Mutant::CallbackNotAnnounced) {
-            self.work.notify();
-        }
     }
 }
 

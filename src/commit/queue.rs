@@ -5,18 +5,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::format::entry::{self, Content, Progress};
-use crate::format::frame::{BODY_TARGET_BYTES, HEADER_BYTES};
+use crate::format::frame::{BODY_TARGET_BYTES, HEADER_BYTES, Header};
 use crate::format::{ALIGNMENT, SECTOR_BYTES, align};
 use crate::mutant::{self, Mutant};
-use crate::offset::{GroupId, Position, TopicId};
+use crate::offset::{Epoch, Position, TopicId};
 use crate::pending::Ticket;
-use crate::segment::Segment;
-use crate::segment::index::{Point, STRIDE_BYTES};
+use crate::segment::index::Point;
 use crate::segment::writer::Spare;
-use crate::state::State;
-use crate::sync::atomic::AtomicU64;
+use crate::segment::{Segment, Starts, Tail};
+use crate::state::{Contradiction, State};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, Signal};
+
+use super::enlist::Enlisting;
 
 /// A gathering larger than this is written before more joins it.
 const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -64,6 +65,8 @@ pub(crate) struct TopicRuntime {
     pub(crate) signal: Signal,
     /// Tasks that wait for the same.
     pub(crate) wakers: Mutex<Wakers>,
+    /// This replica has given up the frame that made the topic. Changed under the queue's lock.
+    pub(crate) gone: AtomicBool,
 }
 
 /// A topic as the queue sees it.
@@ -71,8 +74,8 @@ pub(crate) struct TopicRuntime {
 pub(crate) struct TopicSlot {
     pub(crate) runtime: Arc<TopicRuntime>,
     /// In which gathering it was last touched, and where in that one's list.
-    touched: Option<(u64, usize)>,
-    last_point: Option<Position>,
+    pub(super) touched: Option<(u64, usize)>,
+    pub(super) last_point: Option<Position>,
 }
 
 /// How a disk harms what a torn write was not about; decides what frames are padded to.
@@ -117,7 +120,9 @@ pub(crate) struct Gather {
     pub(crate) messages: u64,
     /// How many calls it carries.
     pub(crate) calls: u64,
-    number: u64,
+    /// The frames are another leader's, headers and all.
+    pub(crate) ingested: bool,
+    pub(super) number: u64,
 }
 
 /// A frame within a gathering.
@@ -145,6 +150,12 @@ pub(crate) struct Core {
     /// A new segment is being put in place: nothing may be queued.
     pub(crate) rolling: bool,
     pub(crate) closed: bool,
+    /// This log does not lead: only frames of the leader of that epoch may be queued.
+    pub(crate) fenced: Option<Epoch>,
+    /// What the next frame of a leader must continue; unknown before the first one comes.
+    pub(crate) ingested: Option<Tail>,
+    /// There is a replicator to wait for.
+    pub(crate) is_replicated: bool,
     /// Failures whose waiters are being answered.
     pub(crate) failing: usize,
     /// Where the next gathering begins.
@@ -175,6 +186,9 @@ impl Core {
             leading: false,
             rolling: false,
             closed: false,
+            fenced: None,
+            ingested: None,
+            is_replicated: false,
             failing: 0,
             end,
             room_end,
@@ -190,6 +204,44 @@ impl Core {
         }
     }
 
+    /// The topics, with the offset that the next message of each gets.
+    pub(crate) fn ends(&self) -> Vec<(Arc<TopicRuntime>, u64)> {
+        let nexts = self.state.topics().iter().map(|topic| topic.next);
+        self.topics.iter().map(|slot| Arc::clone(&slot.runtime)).zip(nexts).collect()
+    }
+
+    /// Shows readers nothing until it is known what they may see; returns what there is.
+    pub(crate) fn hide_all(&mut self) -> Vec<(Arc<TopicRuntime>, u64)> {
+        for slot in &self.topics {
+            let start = slot.runtime.start.load(Ordering::Acquire);
+            slot.runtime.visible_next.store(start, Ordering::Release);
+        }
+        self.ends()
+    }
+
+    /// Goes on with another state: the same as far as anybody could see.
+    pub(crate) fn replace_state(&mut self, state: State, starts: &Starts) {
+        for slot in self.topics.drain(state.topics().len().min(self.topics.len())..) {
+            slot.runtime.gone.store(true, Ordering::Release);
+        }
+        for (slot, topic) in self.topics.iter_mut().zip(state.topics()) {
+            (slot.touched, slot.last_point) = (None, None);
+            if slot.runtime.name != topic.name {
+                // Another topic has its number now.
+                slot.runtime.gone.store(true, Ordering::Release);
+                *slot = TopicSlot::new(slot.runtime.id, Arc::clone(&topic.name), 0, 0);
+            }
+            let start = starts.next(slot.runtime.id);
+            slot.runtime.start.fetch_max(start, Ordering::AcqRel);
+            slot.runtime.visible_next.fetch_max(start, Ordering::AcqRel);
+        }
+        for topic in &state.topics()[self.topics.len()..] {
+            let start = starts.0.get(self.topics.len()).map_or(0, |start| start.0);
+            self.add_topic(Arc::clone(&topic.name), start, start);
+        }
+        self.state = state;
+    }
+
     /// How many calls wait in the oldest gathering.
     pub(crate) fn queued_calls(&self) -> u64 {
         self.queue.front().map_or(0, |front| front.calls)
@@ -203,15 +255,7 @@ impl Core {
 
     pub(crate) fn add_topic(&mut self, name: Arc<str>, start: u64, next: u64) {
         let id = TopicId(u32::try_from(self.topics.len()).expect("topics are bounded"));
-        let runtime = Arc::new(TopicRuntime {
-            id,
-            name,
-            start: AtomicU64::new(start),
-            visible_next: AtomicU64::new(next),
-            signal: Signal::default(),
-            wakers: Mutex::default(),
-        });
-        self.topics.push(TopicSlot { runtime, touched: None, last_point: None });
+        self.topics.push(TopicSlot::new(id, name, start, next));
     }
 
     /// Adds entries of together at most `bytes`, all to one frame.
@@ -223,10 +267,7 @@ impl Core {
         bytes: usize,
         add: impl FnOnce(&mut Enlisting<'_>) -> Result<R>,
     ) -> Result<(R, Arc<Ticket>)> {
-        let fits = |gather: &Gather| gather.bytes.len() < GATHER_BYTES_MAX;
-        if self.one_by_one || !self.queue.back().is_some_and(fits) {
-            self.open_gather(bytes);
-        }
+        self.choose_gather(false, bytes);
         let mut gather = self.queue.pop_back().expect("a gathering is open");
         let before = gather.bytes.len();
         open_frame(&mut gather, bytes);
@@ -249,19 +290,54 @@ impl Core {
         added.map(|value| (value, ticket))
     }
 
-    fn open_gather(&mut self, bytes: usize) {
+    /// Adds a frame as it came from its leader; it must continue the last one.
+    pub(crate) fn enlist_frame(
+        &mut self,
+        header: &Header,
+        identity: u32,
+        bytes: &[u8],
+    ) -> std::result::Result<Arc<Ticket>, Contradiction> {
+        self.choose_gather(true, bytes.len());
+        let mut gather = self.queue.pop_back().expect("a gathering is open");
+        gather.frames.push(FrameStart { at: gather.bytes.len(), entries: header.entries });
+        gather.bytes.extend_from_slice(bytes);
+        let mut enlisting = Enlisting { core: self, gather: &mut gather };
+        let taken = enlisting.take_all(&bytes[HEADER_BYTES..], header.entries);
+        gather.calls += 1;
+        let ticket = Arc::clone(&gather.ticket);
+        self.queued_bytes += bytes.len();
+        self.end = gather.end();
+        self.queue.push_back(gather);
+        let (sequence, epoch) = (header.sequence + 1, header.epoch);
+        self.ingested = Some(Tail { sequence, chain: identity, epoch });
+        taken.map(|()| ticket)
+    }
+
+    /// Sees to it that the last gathering takes more, of its own entries or of another leader's.
+    fn choose_gather(&mut self, ingested: bool, bytes: usize) {
+        let fits =
+            |gather: &Gather| gather.bytes.len() < GATHER_BYTES_MAX && gather.ingested == ingested;
+        if self.one_by_one || !self.queue.back().is_some_and(fits) {
+            self.open_gather(ingested, bytes);
+        }
+    }
+
+    fn open_gather(&mut self, ingested: bool, bytes: usize) {
         self.pad_back();
         self.next_gather += 1;
+        let waits_for_replicas = self.is_replicated && !ingested;
+        let ticket = if waits_for_replicas { Ticket::replicated() } else { Ticket::default() };
         self.queue.push_back(Gather {
             start: self.end,
             // Most writes are about as large as the last one; growing to it would copy it twice.
             bytes: Vec::with_capacity((HEADER_BYTES + bytes).max(self.likely_bytes)),
             frames: Vec::new(),
-            ticket: Arc::default(),
+            ticket: Arc::new(ticket),
             touched: Vec::new(),
             points: Vec::new(),
             messages: 0,
             calls: 0,
+            ingested,
             number: self.next_gather,
         });
     }
@@ -281,7 +357,8 @@ impl Core {
     /// Pads the last gathering to the unit of the disk, so that the next one shares none.
     fn pad_back(&mut self) {
         let unit = self.media.unit();
-        if let Some(back) = self.queue.back_mut() {
+        // A leader's frames stay as they are.
+        if let Some(back) = self.queue.back_mut().filter(|back| !back.ingested) {
             let padded = align(back.bytes.len(), unit);
             self.queued_bytes += padded - back.bytes.len();
             back.bytes.resize(padded, 0);
@@ -302,90 +379,20 @@ fn open_frame(gather: &mut Gather, bytes: usize) {
     gather.bytes.resize(gather.bytes.len() + HEADER_BYTES, 0);
 }
 
-/// Adds entries to the log and to the state at once.
-pub(crate) struct Enlisting<'a> {
-    pub(crate) core: &'a mut Core,
-    gather: &'a mut Gather,
-}
-
-impl Enlisting<'_> {
-    /// Where the frame that holds the entries begins.
-    pub(crate) fn position(&self) -> Position {
-        let frame = self.gather.frames.last().expect("a frame is open");
-        self.gather.start.plus(frame.at as u64)
-    }
-
-    /// Adds a message, and returns its offset.
-    pub(crate) fn message(
-        &mut self,
-        topic: TopicId,
-        timestamp_ms: u64,
-        content: &Content<'_>,
-    ) -> u64 {
-        let (at, gather) = (self.position(), &mut *self.gather);
-        let (offset, latest_ms) = self.core.state.append(topic, timestamp_ms);
-        entry::encode_message(&mut gather.bytes, topic, offset, timestamp_ms, content);
-        let slot = &mut self.core.topics[topic.0 as usize];
-        match slot.touched {
-            Some((number, i)) if number == gather.number => gather.touched[i].1 = offset + 1,
-            _ => {
-                slot.touched = Some((gather.number, gather.touched.len()));
-                gather.touched.push((Arc::clone(&slot.runtime), offset + 1));
-            }
-        }
-        if slot.last_point.is_none_or(|last| at.0 - last.0 >= STRIDE_BYTES) {
-            slot.last_point = Some(at);
-            gather.points.push((topic, Point { offset, at, latest_ms }));
-        }
-        gather.messages += 1;
-        self.count();
-        offset
-    }
-
-    /// Adds a topic that does not exist yet.
-    pub(crate) fn topic(&mut self, name: &str) -> TopicId {
-        let id = TopicId(u32::try_from(self.core.topics.len()).expect("topics are bounded"));
-        entry::encode_topic(&mut self.gather.bytes, id, 0, 0, name);
-        self.apply(&entry::Entry::Topic { id, next: 0, latest_ms: 0, name });
-        self.core.add_topic(Arc::from(name), 0, 0);
-        id
-    }
-
-    /// Adds a group, or changes the stored options of an existing one.
-    pub(crate) fn group(
-        &mut self,
-        id: GroupId,
-        topic: TopicId,
-        floor: u64,
-        may_lag: bool,
-        name: &str,
-    ) {
-        entry::encode_group(&mut self.gather.bytes, id, topic, floor, may_lag, name);
-        self.apply(&entry::Entry::Group { id, topic, floor, may_lag, name });
-    }
-
-    pub(crate) fn progress(&mut self, group: GroupId, progress: Progress) {
-        let group = if mutant::on(Mutant::GroupMixedUp) { GroupId(0) } else { group };
-        entry::encode_progress(&mut self.gather.bytes, group, &progress);
-        self.apply(&entry::Entry::Progress { group, progress });
-    }
-
-    pub(crate) fn seek(&mut self, group: GroupId, to: u64) {
-        entry::encode_seek(&mut self.gather.bytes, group, to);
-        self.apply(&entry::Entry::Seek { group, to });
-    }
-
-    fn apply(&mut self, entry: &entry::Entry<'_>) {
-        self.core.state.apply(entry).expect("entries are made from the state that they change");
-        self.count();
-    }
-
-    fn count(&mut self) {
-        self.gather.frames.last_mut().expect("a frame is open").entries += 1;
-    }
-}
-
 impl TopicSlot {
+    fn new(id: TopicId, name: Arc<str>, start: u64, next: u64) -> Self {
+        let runtime = Arc::new(TopicRuntime {
+            id,
+            name,
+            start: AtomicU64::new(start),
+            visible_next: AtomicU64::new(next),
+            signal: Signal::default(),
+            wakers: Mutex::default(),
+            gone: AtomicBool::new(false),
+        });
+        Self { runtime, touched: None, last_point: None }
+    }
+
     /// A new segment has its own index.
     pub(crate) fn forget_points(&mut self) {
         if !mutant::on(Mutant::IndexPointsKept) {

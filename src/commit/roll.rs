@@ -1,7 +1,5 @@
 //! Going on in a new segment, and what happens when there is no room for one.
 
-use std::sync::Arc;
-
 use crate::error::{Error, Result};
 use crate::format::frame::Kind;
 use crate::format::{header, name};
@@ -13,8 +11,7 @@ use crate::storage::is_full;
 use crate::sync::RwLock;
 use crate::sync::atomic::Ordering;
 
-use super::leader::show;
-use super::queue::TopicRuntime;
+use super::replicas::Seen;
 use super::{Class, Commits, Counters};
 
 /// The first segment of a log has this size at most; later ones double up to the option, so
@@ -25,7 +22,7 @@ pub(crate) const FIRST_SEGMENT_BYTES: u64 = 1024 * 1024;
 const WHATEVER_ROOM: u64 = u64::MAX;
 
 /// Ends the time in which nothing may be queued, on every way out.
-struct Rolling<'a>(&'a Commits);
+pub(crate) struct Rolling<'a>(&'a Commits);
 
 impl Drop for Rolling<'_> {
     fn drop(&mut self) {
@@ -95,12 +92,10 @@ impl Commits {
 
     /// Ends the active segment and makes the spare one the active one.
     fn switch(&self, checkpoint: &(Vec<u8>, u32), starts: Starts) -> Result<()> {
-        let mut shown = Vec::new();
-        let switched = self.switch_and_show(checkpoint, starts, &mut shown);
+        let mut seen = Seen::default();
+        let switched = self.switch_and_show(checkpoint, starts, &mut seen);
         // What the switch has synced is visible, whether or not there was room to go on.
-        for (topic, _) in shown {
-            topic.wake();
-        }
+        self.announce(seen);
         // Those who wait are answered without its locks: what wakes them is the application's.
         if switched.is_err()
             && let Some(error) = self.latch.get()
@@ -110,12 +105,12 @@ impl Commits {
         switched
     }
 
-    /// The same; leaves it to the caller to wake the readers of the topics that are `shown`.
+    /// The same; leaves it to the caller to tell those who wait for what was `seen`.
     fn switch_and_show(
         &self,
         checkpoint: &(Vec<u8>, u32),
         starts: Starts,
-        shown: &mut Vec<(Arc<TopicRuntime>, u64)>,
+        seen: &mut Seen,
     ) -> Result<()> {
         let mut writer = self.writer.lock();
         // Nobody syncs the old segment or the directory meanwhile: if both fail, the system may
@@ -134,14 +129,14 @@ impl Commits {
             writer.unsynced_since = None;
             writer.unsynced_bytes = 0;
         }
-        *shown = writer.unsynced.drain(..).map(|(_, topic)| topic).collect();
-        show(shown);
+        let (visible, replicated) = (self.marks.visible(), self.marks.replicated());
+        self.unseen.lock().take(visible, replicated, seen);
         // An empty segment that is too small is replaced under its own name.
         let replaces = base == old.segment.base();
         let previous_base =
             if replaces { old.segment.head.previous_base } else { Some(old.segment.base()) };
         let start = Start {
-            log_id: self.segments.log_id,
+            log_id: old.segment.head.log_id,
             base,
             previous_base,
             sequence: writer.tail.sequence,
@@ -285,6 +280,49 @@ impl Commits {
         let result = prepared.map(|spare| self.core.lock().spare = Some(spare));
         drop(preparing);
         result
+    }
+
+    /// Keeps everybody from queueing anything until the guard is dropped, once the queue is empty
+    /// and there is room for `bytes` bytes of entries, for the caller alone.
+    pub(crate) fn pause(&self, class: Class, bytes: usize) -> Result<Rolling<'_>> {
+        loop {
+            let observed = self.room.observe();
+            let mut core = self.core.lock();
+            self.latch.check()?;
+            if core.closed {
+                return Err(Error::Closed);
+            }
+            if core.rolling {
+                drop(core);
+                self.room.wait(observed, None);
+                continue;
+            }
+            let need = core.worst_bytes(bytes);
+            if core.end.plus(need) > core.room_end && bytes > 0 {
+                drop(core);
+                self.roll(class, need)?;
+                continue;
+            }
+            core.rolling = true;
+            drop(core);
+            let paused = Rolling(self);
+            self.flush_queue()?;
+            return Ok(paused);
+        }
+    }
+
+    /// The same for somebody who changes files: nothing is written, made or synced meanwhile.
+    pub(crate) fn pause_for_files(&self) -> Result<Rolling<'_>> {
+        self.pause(Class::Progress, 0)
+    }
+
+    /// Puts a new segment in place that has room for a frame, or begins at the end of a sector.
+    pub(super) fn roll_for_frame(&self, need: u64) -> Result<()> {
+        let has_room = {
+            let core = self.core.lock();
+            core.end.plus(need) <= core.room_end
+        };
+        self.roll(Class::Progress, if has_room { WHATEVER_ROOM } else { need })
     }
 
     /// Puts a new segment in place whatever room the present one has.

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::{ALIGNMENT, align, u16_at, u32_at, u64_at};
-use crate::offset::{GroupId, TopicId};
+use crate::offset::{Epoch, GroupId, Position, TopicId};
 
 /// Length, kind, attributes and a reserved field.
 const PREFIX_BYTES: usize = 8;
@@ -19,6 +19,7 @@ const KIND_TOPIC: u8 = 2;
 const KIND_GROUP: u8 = 3;
 const KIND_PROGRESS: u8 = 4;
 const KIND_SEEK: u8 = 5;
+const KIND_EPOCH: u8 = 6;
 
 const HAS_KEY: u8 = 1;
 const HAS_TAG: u8 = 2;
@@ -120,6 +121,11 @@ pub(crate) enum Entry<'a> {
     Seek {
         group: GroupId,
         to: u64,
+    },
+    /// A leader begins here, with the frame at `start`.
+    Epoch {
+        epoch: Epoch,
+        start: Position,
     },
 }
 
@@ -236,6 +242,13 @@ pub(crate) fn encode_seek(out: &mut Vec<u8>, group: GroupId, to: u64) {
     finish(out, start);
 }
 
+pub(crate) fn encode_epoch(out: &mut Vec<u8>, epoch: Epoch, at: Position) {
+    let start = begin(out, KIND_EPOCH, 0);
+    out.extend_from_slice(&epoch.0.to_le_bytes());
+    out.extend_from_slice(&at.0.to_le_bytes());
+    finish(out, start);
+}
+
 /// Steps through the entries of a verified body. Stops after `entries` of them; what follows is
 /// padding.
 #[derive(Clone, Debug)]
@@ -307,6 +320,9 @@ pub(crate) fn decode(body: &[u8], at: usize) -> Result<(Entry<'_>, usize), Bad> 
         KIND_SEEK if attributes == 0 => {
             Entry::Seek { group: GroupId(fields.u32()?), to: fields.u64()? }
         }
+        KIND_EPOCH if attributes == 0 => {
+            Entry::Epoch { epoch: Epoch(fields.u64()?), start: Position(fields.u64()?) }
+        }
         _ => return Err(unknown),
     };
     Ok((entry, align(at + bytes, ALIGNMENT)))
@@ -324,7 +340,7 @@ pub(crate) fn decode_message_of(
     };
     let (bytes, kind) = (u32_at(start, 0) as usize, start[4]);
     let is_other_message = kind == KIND_MESSAGE && u32_at(start, PREFIX_BYTES) != topic.0;
-    let is_progress = matches!(kind, KIND_TOPIC | KIND_GROUP | KIND_PROGRESS | KIND_SEEK);
+    let is_progress = matches!(kind, KIND_TOPIC..=KIND_EPOCH);
     if is_other_message || is_progress {
         if bytes < PREFIX_BYTES || bytes > start.len() {
             return Err(Bad::Length { at });

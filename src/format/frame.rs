@@ -184,6 +184,16 @@ impl Header {
         bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
     }
 
+    /// Makes a header that was written by another replica one of this file, with this watermark.
+    /// Returns the sequence number and the epoch of the frame, and its identity, none of which
+    /// change.
+    pub(crate) fn stamp(bytes: &mut [u8], durable: Position, salt: u32) -> (u64, u64, u32) {
+        bytes[48..56].copy_from_slice(&durable.0.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes[..60]) ^ salt;
+        bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+        (u64_at(bytes, 16), u64_at(bytes, 32), u32_at(bytes, 56))
+    }
+
     /// The bytes of header and body together.
     pub(crate) fn frame_bytes(&self) -> u64 {
         HEADER_BYTES as u64 + u64::from(self.body_bytes)

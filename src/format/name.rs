@@ -10,6 +10,8 @@ pub(crate) const NAME_BYTES_MAX: usize = 249;
 const SEGMENT_SUFFIX: &str = ".seg";
 const INDEX_SUFFIX: &str = ".idx";
 const TEMPORARY_SUFFIX: &str = ".tmp";
+const REPLICA: &str = "REPLICA";
+const REPLICA_STEM: &str = "replica";
 const DIGITS: usize = 20;
 
 /// What a file in a log's directory is.
@@ -17,6 +19,8 @@ const DIGITS: usize = 20;
 pub(crate) enum FileKind {
     Segment(Position),
     Index(Position),
+    /// What this replica has promised.
+    Replica,
     /// Left over from an unfinished step; never read, removed at open.
     Temporary,
     /// Looks like ours, but its name does not parse.
@@ -43,7 +47,20 @@ pub(crate) fn unfinished(base: Position) -> String {
     format!("{:0DIGITS$}{TEMPORARY_SUFFIX}", base.0)
 }
 
+/// What a replica has promised.
+pub(crate) fn replica() -> String {
+    REPLICA.to_owned()
+}
+
+/// The same, while it is made.
+pub(crate) fn replica_unfinished() -> String {
+    format!("{REPLICA_STEM}{TEMPORARY_SUFFIX}")
+}
+
 pub(crate) fn parse(name: &str) -> FileKind {
+    if name == REPLICA {
+        return FileKind::Replica;
+    }
     let number = |stem: &str| {
         let all_digits = stem.len() == DIGITS && stem.bytes().all(|b| b.is_ascii_digit());
         if all_digits { stem.parse().ok().map(Position) } else { None }
@@ -55,7 +72,7 @@ pub(crate) fn parse(name: &str) -> FileKind {
         return number(stem).map_or(FileKind::Foreign, FileKind::Index);
     }
     if let Some(stem) = name.strip_suffix(TEMPORARY_SUFFIX)
-        && (stem == "spare" || number(stem).is_some())
+        && (stem == "spare" || stem == REPLICA_STEM || number(stem).is_some())
     {
         return FileKind::Temporary;
     }
@@ -98,6 +115,8 @@ mod tests {
             assert_eq!(parse(&unfinished(base)), FileKind::Temporary);
         }
         assert_eq!(parse(&spare()), FileKind::Temporary);
+        assert_eq!(parse(&replica()), FileKind::Replica);
+        assert_eq!(parse(&replica_unfinished()), FileKind::Temporary);
     }
 
     #[test]

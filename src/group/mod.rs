@@ -155,10 +155,13 @@ impl Group {
     /// # Errors
     ///
     /// [`Error::Poisoned`], [`Error::Closed`], [`Error::Full`] if there is no room for progress
-    /// either, [`Error::SyncTimeout`].
+    /// either, [`Error::SyncTimeout`]. With a replicator, [`Error::ReplicaTimeout`] and
+    /// [`Error::Fenced`]: what becomes of the acknowledgements is unknown, and the message may come
+    /// again.
     pub fn commit(&self) -> Result<()> {
         self.topic.shared().check_open()?;
         let commits = &self.topic.shared().commits;
+        let began = commits.standing();
         let ticket = self.shared.log_delta(&mut *self.shared.open_runtime()?)?;
         if mutant::on(Mutant::CommitBeforeDurable) {
             return Ok(());
@@ -169,7 +172,8 @@ impl Group {
             None if mutant::on(Mutant::CommitForgetsRiders) => {}
             None => commits.flush_queue()?,
         }
-        commits.sync_written()
+        commits.sync_written()?;
+        commits.wait_replicated(began)
     }
 
     /// Acknowledges all messages up to and including `offset`, delivered or not, and waits until

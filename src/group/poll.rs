@@ -16,6 +16,7 @@ use crate::record::Message;
 use crate::segment::cursor::{Step, TopicCursor};
 use crate::state::lease::{Exhausted, Granted, Plan};
 use crate::sync::atomic::Ordering;
+use crate::watermark::Ack;
 
 use super::shared::{GroupShared, Runtime, progress_bytes};
 use super::{Delivery, Group};
@@ -96,13 +97,13 @@ pub(super) async fn next(group: &Group) -> Result<Delivery> {
         let mut begun = begin(&group.shared, 1)?;
         if let Some(ticket) = begun.ticket.take() {
             let log: Arc<dyn Committer> = Arc::clone(commits) as _;
-            Pending::queued((), None, ticket, log).await?;
+            Pending::queued((), None, ticket, Ack::Replicated, log).await?;
         }
         let found_work = begun.found_work();
         let (mut deliveries, letter) = finish(group, begun)?;
         if let Some(letter) = letter {
             let log: Arc<dyn Committer> = Arc::clone(commits) as _;
-            Pending::queued((), None, letter, log).await?;
+            Pending::queued((), None, letter, Ack::Replicated, log).await?;
         }
         if let Some(delivery) = deliveries.pop() {
             return Ok(delivery);

@@ -10,13 +10,14 @@ use crate::format::entry::Progress;
 use crate::format::name;
 use crate::mutant::{self, Mutant};
 use crate::offset::{GroupId, Offset};
-use crate::pending::{Committer, Ticket};
+use crate::pending::Ticket;
 use crate::segment::cursor::TopicCursor;
 use crate::shared::NAME_ENTRY_BYTES;
 use crate::state::lease::{HeldBack, Leases, Refused, Reserve};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard};
 use crate::topic::Topic;
+use crate::watermark::Ack;
 
 use super::{Group, GroupOptions};
 
@@ -51,8 +52,9 @@ pub(crate) struct Runtime {
     pub(crate) reserve: Option<(Reserve, Arc<Ticket>)>,
     /// Messages that are gone, to be told at the next poll.
     pub(crate) lagged: Option<(u64, u64)>,
-    /// What was logged last is exact; nothing may be delivered or settled any more.
-    pub(crate) closed: bool,
+    /// Why nothing may be delivered or settled any more: the log was closed, and what was logged
+    /// last is exact, or this replica does not lead any more.
+    pub(crate) ended: Option<Error>,
 }
 
 /// Opens a group, creating it if it does not exist.
@@ -64,9 +66,12 @@ pub(crate) fn open_group(
     name::check(group)?;
     let shared = topic.shared();
     shared.check_open()?;
+    topic.check_there()?;
     let given = options.unwrap_or_default_for(topic, group)?;
     let id = create(topic, group, &given)?;
     let mut groups = shared.groups.lock();
+    // Under the lock: whoever ends this leadership empties the list after it.
+    shared.commits.check_leading()?;
     if let Some(known) = groups.get(&id) {
         let known = Arc::clone(known);
         drop(groups);
@@ -76,10 +81,14 @@ pub(crate) fn open_group(
         return Ok(Group { topic: topic.clone(), shared: known });
     }
     let core = shared.commits.core.lock();
-    let state = core.state.group(id).expect("the group was just found or made");
+    // A follower may have given it up since.
+    let epoch = core.fenced.unwrap_or_default();
+    let state = core.state.group(id).ok_or(Error::Fenced { epoch })?;
     let (name, progress) = (Arc::clone(&state.name), state.progress.clone());
     drop(core);
-    let end_at_open = shared.ends_at_open.get(topic.runtime.id.0 as usize).copied().unwrap_or(0);
+    let ends = shared.ends_at_open.lock();
+    let end_at_open = ends.get(topic.runtime.id.0 as usize).copied().unwrap_or(0);
+    drop(ends);
     let now = shared.commits.clock.now();
     let limits = given.options.limits.clone();
     let unsettled = progress.delivered.min(end_at_open).saturating_sub(progress.floor);
@@ -103,7 +112,7 @@ pub(crate) fn open_group(
             riding: false,
             reserve: None,
             lagged: None,
-            closed: false,
+            ended: None,
         }),
         this: this.clone(),
     });
@@ -158,7 +167,7 @@ fn create(topic: &Topic, group: &str, given: &Given) -> Result<GroupId> {
     let floor = if is_known { 0 } else { topic.resolve(given.options.start)?.0 };
     let groups_max = shared.limits.groups_max;
     let created = shared.commits.commit(
-        Class::Append,
+        (Class::Append, Ack::Replicated),
         NAME_ENTRY_BYTES,
         |_| None,
         |enlisting| {
@@ -199,9 +208,7 @@ pub(crate) fn progress_bytes(progress: &Progress) -> usize {
 impl GroupShared {
     /// Waits until a commit is as safe as the policy says.
     pub(crate) fn wait(&self, ticket: &Arc<Ticket>) -> Result<()> {
-        let waited = self.commits.config.sync_timeout;
-        let timed_out = Error::SyncTimeout { offset: None, waited };
-        self.commits.wait(ticket, Some(waited)).unwrap_or(Err(timed_out))
+        self.commits.wait_safe(ticket)
     }
 
     /// Announces that something is to be logged, within the time that acks may be delayed.
@@ -250,7 +257,7 @@ impl GroupShared {
     /// Ends all leases and logs exactly how far the group is.
     pub(crate) fn close(&self) -> Result<()> {
         let mut runtime = self.runtime.lock();
-        runtime.closed = true;
+        runtime.ended = Some(Error::Closed);
         let progress = runtime.leases.close(self.commits.clock.now());
         let bytes = progress_bytes(&progress);
         self.commits.enlist(Class::Progress, bytes, |enlisting| {
@@ -282,7 +289,10 @@ impl GroupShared {
     /// The group's runtime, unless the log is closed.
     pub(crate) fn open_runtime(&self) -> Result<MutexGuard<'_, Runtime>> {
         let runtime = self.runtime.lock();
-        if runtime.closed { Err(Error::Closed) } else { Ok(runtime) }
+        match &runtime.ended {
+            Some(error) => Err(error.clone()),
+            None => Ok(runtime),
+        }
     }
 
     /// The group's runtime, after the messages that retention has deleted were skipped.
@@ -290,7 +300,7 @@ impl GroupShared {
         let mut runtime = self.open_runtime()?;
         if let Some((reserve, ticket)) = &runtime.reserve
             && let early = mutant::on(Mutant::ReserveUsedEarly).then_some(Ok(()))
-            && let Some(result) = ticket.result().or(early)
+            && let Some(result) = ticket.awaited(Ack::Replicated).result().or(early)
         {
             let reserve = *reserve;
             runtime.reserve = None;
@@ -328,6 +338,11 @@ impl Rider for GroupShared {
             return;
         };
         runtime.riding = mutant::on(Mutant::RiderLost);
+        if runtime.ended.is_some() {
+            // What it has not logged by now is of an earlier leadership, and its offsets may be
+            // other messages since.
+            return;
+        }
         let Some(delta) = runtime.leases.take_delta() else { return };
         let logged = delta.clone();
         let bytes = progress_bytes(&delta);

@@ -1,4 +1,4 @@
-//! The two background threads. One commits what nobody waits for: submits, delayed
+//! The background threads. One commits what nobody waits for: submits, delayed
 //! acknowledgements, intervals, markers. The other makes and deletes files. Each is a loop
 //! around a function that does one round, so that a simulation can run the rounds itself.
 
@@ -17,23 +17,36 @@ use crate::sync::thread::{Builder, JoinHandle};
 /// The file keeper looks after retention at least this often.
 const FILES_EVERY: Duration = Duration::from_secs(1);
 /// Tasks that wait for a lease to end or a retry to come due are looked after this often.
+/// Replicators are given the time this often.
+const TICK_EVERY: Duration = Duration::from_millis(100);
 const TIMERS_EVERY: Duration = Duration::from_millis(10);
 
+/// The thread of a log with a replicator.
+const TICKS: &str = "ackline-ticks";
+
+type Run = fn(&Shared);
+
 pub(super) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>> {
-    let spawn = |name: &str, run: fn(&Shared)| {
+    let spawn = |name: &str, run: Run| {
         let shared = Arc::clone(shared);
         let spawned = Builder::new().name(name.to_owned()).spawn(move || run(&shared));
         spawned.map_err(|e| Error::io("start", format!("thread {name}"), e))
     };
-    let files = spawn("ackline-files", run_files)?;
-    match spawn("ackline-commit", run_commits) {
-        Ok(commits) => Ok(vec![files, commits]),
-        Err(error) => {
-            shared.stopping.store(true, Ordering::Release);
-            shared.commits.files.notify();
-            Err(error)
+    let mut threads = Vec::new();
+    let wanted: [(&str, Run); 3] =
+        [("ackline-files", run_files), (TICKS, run_ticks), ("ackline-commit", run_commits)];
+    let is_replicated = shared.commits.replicas.is_some();
+    for (name, run) in wanted.into_iter().filter(|(name, _)| is_replicated || *name != TICKS) {
+        match spawn(name, run) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                shared.stopping.store(true, Ordering::Release);
+                shared.commits.files.notify();
+                return Err(error);
+            }
         }
     }
+    Ok(threads)
 }
 
 fn run_commits(shared: &Shared) {
@@ -43,7 +56,7 @@ fn run_commits(shared: &Shared) {
         if shared.stopping.load(Ordering::Acquire) {
             break;
         }
-        let sleep = commit_once(shared);
+        let sleep = guarded(shared, commit_once).flatten();
         commits.work.wait(observed, sleep);
     }
     // The last handle is gone, or the log is closed already. A failure is latched, and the next
@@ -60,9 +73,40 @@ fn run_files(shared: &Shared) {
             return;
         }
         // What fails here is tried again at the next round, or has poisoned the log.
-        drop(keep_files(shared));
+        drop(guarded(shared, keep_files));
         commits.files.wait(observed, Some(FILES_EVERY));
     }
+}
+
+/// Gives the replicator the time, on a thread of its own: it is what resends, and must not wait for
+/// a disk, nor for a callback.
+fn run_ticks(shared: &Shared) {
+    loop {
+        // Whoever ends the log wakes the files' thread.
+        let observed = shared.commits.files.observe();
+        if shared.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        if guarded(shared, tick).is_none() {
+            return;
+        }
+        shared.commits.files.wait(observed, Some(TICK_EVERY));
+    }
+}
+
+pub(super) fn tick(shared: &Shared) {
+    if let Some(replicas) = &shared.commits.replicas {
+        replicas.outlet.tick(shared.commits.clock.monotonic());
+    }
+}
+
+/// Runs a round. A replicator's panic in it must not end the thread unseen: nothing more is promised.
+fn guarded<T>(shared: &Shared, round: impl FnOnce(&Shared) -> T) -> Option<T> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| round(shared)));
+    if caught.is_err() {
+        shared.commits.fail(&Error::Closed);
+    }
+    caught.ok()
 }
 
 /// One round of the committer; returns how long it may sleep.
@@ -136,7 +180,7 @@ fn wake_timers(shared: &Shared, now: Duration) -> bool {
 /// One round of the file keeper.
 pub(super) fn keep_files(shared: &Shared) -> Result<()> {
     let commits = &shared.commits;
-    let _keeping = shared.keeping.lock();
+    let _keeping = commits.keeping.lock();
     shared.check_open()?;
     commits.write_sidecars();
     let retained = retention::run(shared);

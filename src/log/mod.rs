@@ -1,22 +1,26 @@
 //! The log as applications see it: opening, closing, topics, batches.
 
 mod background;
+mod cut;
 mod frames;
 mod older;
-mod open;
+pub(crate) mod open;
 mod replay;
+pub(crate) mod replica;
 mod report;
 pub(crate) mod salvage;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::mutant::{self, Mutant};
 use crate::options::Options;
+use crate::replicate::LogHandle;
 use crate::shared::{Handle, create_topic, sync};
 use crate::stats::{Stats, gather};
 use crate::storage::Storage;
@@ -24,6 +28,7 @@ use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::topic::Topic;
+use crate::watermark::Ack;
 pub use report::{Ending, OpenReport};
 
 /// A durable queue in a directory. Cheap to clone; all clones are one log.
@@ -80,10 +85,17 @@ impl Log {
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let background = options.background;
+        let (background, replicator) = (options.background, options.replicator.clone());
         let (shared, report) = open::open(options, storage, clock)?;
         let shared = Arc::new(shared);
-        let threads = if background { background::start(&shared)? } else { Vec::new() };
+        if let Some(replicator) = replicator {
+            replicator.attach(LogHandle::new(&shared))?;
+        }
+        let started = if background { background::start(&shared) } else { Ok(Vec::new()) };
+        if let (Err(_), Some(replicas)) = (&started, &shared.commits.replicas) {
+            replicas.outlet.detach(Duration::ZERO);
+        }
+        let threads = started?;
         Ok(Self {
             handle: Arc::new(Handle { shared }),
             report: Arc::new(report),
@@ -107,8 +119,15 @@ impl Log {
         let shared = &self.handle.shared;
         shared.check_open()?;
         let id = create_topic(&shared.commits, name, shared.limits.topics_max)?;
-        let runtime = Arc::clone(&shared.commits.core.lock().topics[id.0 as usize].runtime);
-        Ok(Topic { handle: Arc::clone(&self.handle), runtime })
+        let core = shared.commits.core.lock();
+        // A follower may have given it up since.
+        let there = core.topics.get(id.0 as usize).filter(|slot| *slot.runtime.name == *name);
+        let Some(runtime) = there.map(|slot| Arc::clone(&slot.runtime)) else {
+            let epoch = core.fenced.unwrap_or_default();
+            return Err(Error::Fenced { epoch });
+        };
+        drop(core);
+        Ok(Topic { handle: Arc::clone(&self.handle), runtime, ack: Ack::default() })
     }
 
     /// The names of all topics, in the order in which they were created.
@@ -135,14 +154,17 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::Poisoned`], [`Error::Closed`], [`Error::Full`] if there is no room for what was
-    /// acknowledged.
+    /// acknowledged. With a replicator, [`Error::ReplicaTimeout`], and [`Error::Fenced`] if this log
+    /// led and does not any more: the outcome is unknown.
     pub fn sync(&self) -> Result<()> {
         let shared = &self.handle.shared;
         shared.check_open()?;
+        let began = shared.commits.standing();
         if !mutant::on(Mutant::SyncForgetsAcks) {
             shared.log_groups()?;
         }
-        sync(&shared.commits)
+        sync(&shared.commits)?;
+        shared.commits.wait_replicated(began)
     }
 
     /// Numbers for monitoring.
@@ -188,6 +210,7 @@ impl Log {
     pub fn maintain(&self) -> Result<()> {
         let shared = &self.handle.shared;
         background::commit_once(shared);
+        background::tick(shared);
         background::keep_files(shared)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::commit::queue::Core;
+use crate::commit::replicas::Replicas;
 use crate::commit::{Commits, Config, FIRST_SEGMENT_BYTES, Resume};
 use crate::draws::Draws;
 use crate::error::{Error, Result};
@@ -13,8 +14,9 @@ use crate::format::frame::{HEADER_BYTES, Header, Kind};
 use crate::format::header::{SALT_AT, frames_at};
 use crate::format::name::{self, FileKind};
 use crate::mutant::{self, Mutant};
-use crate::offset::Position;
+use crate::offset::{Epoch, Position};
 use crate::options::Options;
+use crate::promise::{Intent, PromiseFile};
 use crate::segment::chunk::usize_of;
 use crate::segment::index::SegmentIndex;
 use crate::segment::recovery::{Verdict, classify_tail};
@@ -28,8 +30,10 @@ use crate::storage::{LockError, LockGuard, Storage, read_full};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, RwLock, thread};
 
+use super::cut::Bench;
 use super::older::{check_older, read_head, seal_previous};
 use super::replay::Replay;
+use super::replica::Attached;
 use super::report::{Ending, OpenReport};
 
 /// What the directory holds.
@@ -39,15 +43,16 @@ pub(super) struct Listing {
     pub(super) indexes: Vec<Position>,
     pub(super) temporary: Vec<String>,
     pub(super) foreign: Vec<String>,
+    pub(super) has_replica: bool,
 }
 
 /// A recovered log, ready to be written to.
-struct Recovered {
-    bases: Vec<Position>,
-    active: Active,
-    state: State,
-    tail: Tail,
-    end: Position,
+pub(super) struct Recovered {
+    pub(super) bases: Vec<Position>,
+    pub(super) active: Active,
+    pub(super) state: State,
+    pub(super) tail: Tail,
+    pub(super) end: Position,
     report: OpenReport,
 }
 
@@ -65,22 +70,49 @@ pub(super) fn open(
     if !mutant::on(Mutant::SkipDirectorySyncAtOpen) {
         storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))?;
     }
+    let config = config_of(&options);
+    let mut promises = None;
+    if listing.has_replica {
+        check_replicated(&options)?;
+        let kept = PromiseFile::open(&*storage)?;
+        let bench = Bench { storage: &*storage, config: &config, clock: &*clock, draws: &draws };
+        let intent = kept.get().intent;
+        if intent != Intent::None {
+            bench.finish(intent)?;
+            kept.change(|promise| promise.intent = Intent::None)?;
+            listing = list(&*storage)?;
+        }
+        promises = Some(kept);
+    }
     let removed_files = std::mem::take(&mut listing.temporary);
     for leftover in &removed_files {
         storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;
     }
     let recovered = if listing.bases.is_empty() {
-        create(&*storage, &listing, &options, (&*clock, &draws))?
+        let log_id = options.replicator.as_ref().and_then(|replicator| replicator.log_id());
+        create(&*storage, &listing, (&config, log_id), (&*clock, &draws))?
     } else {
-        recover(&*storage, &listing, &options, (&*clock, &draws))?
+        recover(&*storage, &listing, &config, (&*clock, &draws))?
     };
+    if promises.is_none() && options.replicator.is_some() {
+        promises = Some(PromiseFile::create(&*storage)?);
+    }
     seal_previous(&*storage, &recovered.bases, &recovered.active.segment.head, options.media)?;
     let mut report = recovered.report.clone();
     report.removed_files = removed_files;
     report.foreign_files = listing.foreign;
     report.segments = recovered.bases.len();
-    let shared = assemble(recovered, options, storage, (clock, draws), guard)?;
+    let shared = assemble(recovered, options, (storage, promises), (clock, draws), guard)?;
     Ok((shared, report))
+}
+
+/// A replica that went on alone would write another history in an epoch that is somebody's.
+fn check_replicated(options: &Options) -> Result<()> {
+    if options.replicator.is_some() {
+        return Ok(());
+    }
+    let reason = "the log is a replica; to go on alone, open it with a Quorum of one copy";
+    Err(Error::InvalidOption { option: "replicator", reason: reason.to_owned() })
 }
 
 pub(super) fn lock(
@@ -116,6 +148,7 @@ pub(super) fn list(storage: &dyn Storage) -> Result<Listing> {
                 return Err(Error::corrupt(entry.name, 0, expected, "another name or kind"));
             }
             FileKind::Index(base) => listing.indexes.push(base),
+            FileKind::Replica => listing.has_replica = true,
             FileKind::Temporary => listing.temporary.push(entry.name),
             FileKind::Foreign => listing.foreign.push(entry.name),
         }
@@ -128,7 +161,7 @@ pub(super) fn list(storage: &dyn Storage) -> Result<Listing> {
 fn create(
     storage: &dyn Storage,
     listing: &Listing,
-    options: &Options,
+    (config, log_id): (&Config, Option<u128>),
     (clock, draws): (&dyn Clock, &Draws),
 ) -> Result<Recovered> {
     if let Some(index) = listing.indexes.first() {
@@ -140,11 +173,11 @@ fn create(
         return Err(Error::ForeignFile { path, name });
     }
     let base = Position(0);
-    let bytes = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
+    let bytes = config.segment_bytes.min(FIRST_SEGMENT_BYTES);
     let spare = writer::prepare(storage, &name::unfinished(base), bytes)?;
     let start = Start {
         // By it, segments of another log are told apart.
-        log_id: u128::from(draws.draw()) | u128::from(draws.draw()) << 64,
+        log_id: log_id.unwrap_or_else(|| u128::from(draws.draw()) | u128::from(draws.draw()) << 64),
         base,
         previous_base: None,
         sequence: 0,
@@ -180,10 +213,10 @@ fn report(ending: Ending) -> OpenReport {
     }
 }
 
-fn recover(
+pub(super) fn recover(
     storage: &dyn Storage,
     listing: &Listing,
-    options: &Options,
+    config: &Config,
     (clock, draws): (&dyn Clock, &Draws),
 ) -> Result<Recovered> {
     let (newest, older) = listing.bases.split_last().expect("there are segments");
@@ -220,7 +253,7 @@ fn recover(
             // disk may have echoes of a close that failed.
             let kind = if verdict == Verdict::Clean || revoked { Kind::Opened } else { Kind::Idle };
             let marks = kind == Kind::Idle || !mutant::on(Mutant::ReopeningNotMarked);
-            if marks && options.media.may_mark(&segment, scanned.end) {
+            if marks && config.media.may_mark(&segment, scanned.end) {
                 let mark = marker(kind, scanned.end, &scanned.tail, scanned.end);
                 writer::mark(&segment, &mark)?;
             }
@@ -230,7 +263,7 @@ fn recover(
             report.rewritten_bytes = end.0 - durable.0;
             report.dropped_torn_tail = scanned.rest_is_dirty;
             let part = Part { segment, checkpoint, durable, scanned };
-            let (segment, state) = rewrite(storage, &part, options, (clock, draws))?;
+            let (segment, state) = rewrite(storage, &part, config, (clock, draws))?;
             let bases = older.iter().copied();
             let kept = (segment.base() > part.segment.base()).then_some(part.segment.base());
             let bases = bases.chain(kept).chain([segment.base()]).collect();
@@ -296,7 +329,7 @@ fn prove(part: &Part, until: Position) -> Result<(Scan, State)> {
 }
 
 /// Makes the frames and gaps of a segment from `base` on those of a file with another salt.
-fn salt_anew(old: &Segment, frames: &mut [u8], base: Position, salt: u32) -> Result<()> {
+pub(super) fn salt_anew(old: &Segment, frames: &mut [u8], base: Position, salt: u32) -> Result<()> {
     let mut at = 0;
     while let Some(rest) = frames.get_mut(at..).filter(|rest| !rest.is_empty()) {
         let (header, _) = Header::decode(rest, old.head.salt).map_err(|bad| {
@@ -317,7 +350,7 @@ fn salt_anew(old: &Segment, frames: &mut [u8], base: Position, salt: u32) -> Res
 fn rewrite(
     storage: &dyn Storage,
     part: &Part,
-    options: &Options,
+    config: &Config,
     (clock, draws): (&dyn Clock, &Draws),
 ) -> Result<(Segment, State)> {
     let old = &part.segment;
@@ -354,7 +387,7 @@ fn rewrite(
     };
     salt_anew(old, &mut tail, base, start.salt)?;
     let needed = writer::file_bytes_for(frames_at(checkpoint.len()), bytes as u64);
-    let room = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
+    let room = config.segment_bytes.min(FIRST_SEGMENT_BYTES);
     let temporary = name::unfinished(base);
     let spare = match writer::prepare(storage, &temporary, needed + room) {
         // Without room for more, there may still be room for what is there.
@@ -367,7 +400,7 @@ fn rewrite(
     let segment = writer::activate(storage, spare, &start, &(checkpoint, entries), &tail, &idle)?;
     if !moves_whole_segment {
         // The new segment is in place: what lies behind its base in the old one is a copy.
-        if options.media.may_mark(old, base) {
+        if config.media.may_mark(old, base) {
             let sealed = marker(Kind::Sealed, base, &proven.tail, base);
             writer::mark(old, &sealed)?;
         }
@@ -380,7 +413,7 @@ fn rewrite(
 fn assemble(
     recovered: Recovered,
     options: Options,
-    storage: Arc<dyn Storage>,
+    (storage, promises): (Arc<dyn Storage>, Option<PromiseFile>),
     (clock, draws): (Arc<dyn Clock>, Draws),
     guard: Box<dyn LockGuard>,
 ) -> Result<Shared> {
@@ -405,15 +438,10 @@ fn assemble(
         let start = oldest.0.get(i).map_or(0, |start| start.0);
         core.add_topic(name, start, ends_at_open[i]);
     }
-    let config = Config {
-        policy: options.sync,
-        media: options.media,
-        sync_timeout: options.sync_timeout,
-        segment_bytes: options.segment_bytes,
-        batch_bytes_max: options.batch_bytes_max,
-        max_bytes: options.max_bytes,
-    };
-    let commits = Commits::new(Resume { core, tail, segments, storage, clock, draws, config });
+    let config = config_of(&options);
+    let replicas = replicas(&options, promises.as_ref());
+    let resume = Resume { core, tail, segments, storage, clock, draws, config, replicas };
+    let commits = Commits::new(resume);
     if !options.media.may_mark(&commits.segments.active().segment, end) {
         // The end shares a sector with records that are safe; the next write must not touch it.
         commits.roll_now()?;
@@ -429,10 +457,42 @@ fn assemble(
         },
         retention: options.retention,
         groups: Mutex::default(),
-        ends_at_open,
+        ends_at_open: Mutex::new(ends_at_open),
+        detached: AtomicBool::new(false),
+        promised_at_open: promises.as_ref().map_or(Epoch(0), |kept| kept.get().epoch),
+        promises,
+        changing: Mutex::default(),
+        proven: Mutex::default(),
         stopping: AtomicBool::new(false),
         lock: Mutex::new(Some(guard)),
         closing: Mutex::new(false),
-        keeping: Mutex::default(),
     })
+}
+
+fn config_of(options: &Options) -> Config {
+    Config {
+        policy: options.sync,
+        media: options.media,
+        sync_timeout: options.sync_timeout,
+        segment_bytes: options.segment_bytes,
+        batch_bytes_max: options.batch_bytes_max,
+        max_bytes: options.max_bytes,
+    }
+}
+
+/// What the commit machinery needs of replication.
+fn replicas(
+    options: &Options,
+    promises: Option<&PromiseFile>,
+) -> Option<(Replicas, Epoch, Position)> {
+    let replicator = Arc::clone(options.replicator.as_ref()?);
+    let promise = promises?.get();
+    let replicas = Replicas {
+        outlet: Arc::new(Attached(replicator)),
+        timeout: options.replica_timeout,
+        unreplicated_bytes_max: options.unreplicated_bytes_max,
+        catch_up_bytes_max: options.catch_up_bytes_max,
+        may_wait: options.background,
+    };
+    Some((replicas, promise.epoch, promise.visible))
 }

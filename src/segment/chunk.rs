@@ -110,6 +110,15 @@ impl Chunk {
     }
 }
 
+impl Chunk {
+    /// The header at a position at which [`look`](Self::look) has found a frame.
+    pub(crate) fn header(&self, at: Position) -> Header {
+        let from = self.origin + usize_of(at.0 - self.start.0);
+        let decoded = Header::decode(&self.buffer[from..], self.salt);
+        decoded.expect("a frame was found there").0
+    }
+}
+
 /// The chunks that were written last: what a consumer that keeps up reads.
 #[derive(Debug)]
 pub(crate) struct Recent {
@@ -131,6 +140,10 @@ impl Recent {
             let Some(oldest) = chunks.pop_front() else { break };
             *bytes -= oldest.buffer.len();
         }
+    }
+
+    pub(crate) fn clear(&self) {
+        *self.chunks.write() = (VecDeque::new(), 0);
     }
 
     pub(crate) fn find(&self, at: Position) -> Option<Chunk> {

@@ -41,10 +41,10 @@ enum Located {
 
 /// A chunk and where it comes from.
 #[derive(Clone, Debug)]
-struct Source {
-    chunk: Chunk,
-    file: String,
-    file_at: u64,
+pub(super) struct Source {
+    pub(super) chunk: Chunk,
+    pub(super) file: String,
+    pub(super) file_at: u64,
 }
 
 /// Reads the messages of one topic in order of their offsets.
@@ -199,9 +199,23 @@ impl TopicCursor {
 }
 
 impl Segments {
-    /// The bytes at `at`, some of them before it perhaps, none at or above `visible` unless they
-    /// lie in a sealed segment. `None` if the segment has been deleted.
-    fn fetch(&self, at: Position, visible: Position, bytes: usize) -> Result<Option<Source>> {
+    /// The bytes at `at`, some of them before it perhaps, none at or above `visible`. `None` if the
+    /// segment has been deleted.
+    pub(super) fn fetch(
+        &self,
+        at: Position,
+        visible: Position,
+        bytes: usize,
+    ) -> Result<Option<Source>> {
+        let mut source = self.fetch_all(at, visible, bytes)?;
+        if let Some(Source { chunk, .. }) = &mut source {
+            // What is not visible may be given up and replaced: no reader holds on to it.
+            chunk.end = chunk.end.min(visible);
+        }
+        Ok(source)
+    }
+
+    fn fetch_all(&self, at: Position, visible: Position, bytes: usize) -> Result<Option<Source>> {
         if let Some(chunk) = self.recent.find(at) {
             return Ok(Some(Source { chunk, file: String::new(), file_at: 0 }));
         }

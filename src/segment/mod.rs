@@ -3,6 +3,7 @@
 
 pub(crate) mod chunk;
 pub(crate) mod cursor;
+pub(crate) mod frames;
 pub(crate) mod index;
 pub(crate) mod recovery;
 pub(crate) mod scan;
@@ -184,7 +185,6 @@ pub(crate) struct View {
 #[derive(Debug)]
 pub(crate) struct Segments {
     pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) log_id: u128,
     view: RwLock<Arc<View>>,
     open: Mutex<Vec<Arc<Sealed>>>,
     pub(crate) recent: chunk::Recent,
@@ -198,16 +198,19 @@ impl Segments {
         active: Active,
         options: ReadOptions,
     ) -> Self {
-        let log_id = active.segment.head.log_id;
         debug_assert_eq!(bases.last(), Some(&active.segment.base()), "the active one is the last");
         Self {
             storage,
-            log_id,
             view: RwLock::new(Arc::new(View { bases, active: Arc::new(active) })),
             open: Mutex::default(),
             recent: chunk::Recent::new(options.recent_bytes),
             options,
         }
+    }
+
+    /// Drawn when the log was made; an empty replica takes over that of its leader.
+    pub(crate) fn log_id(&self) -> u128 {
+        self.view.read().active.segment.head.log_id
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -239,6 +242,14 @@ impl Segments {
         sealed
     }
 
+    /// Goes on with other files, all of them known anew.
+    pub(crate) fn replace(&self, bases: Vec<Position>, active: Active) {
+        let mut view = self.view.write();
+        self.recent.clear();
+        self.open.lock().clear();
+        *view = Arc::new(View { bases, active: Arc::new(active) });
+    }
+
     /// Forgets the oldest segment, whose file is gone.
     pub(crate) fn forget_oldest(&self) {
         let mut view = self.view.write();
@@ -260,7 +271,13 @@ impl Segments {
             return Ok(sealed);
         }
         drop(open);
-        let opened = Sealed::open(&*self.storage, base, end, self.log_id, self.options.map)?;
+        let opened = Sealed::open(
+            &*self.storage,
+            base,
+            end,
+            view.active.segment.head.log_id,
+            self.options.map,
+        )?;
         let sealed = Arc::new(opened);
         let mut open = self.open.lock();
         if !self.view.read().bases.contains(&base) {

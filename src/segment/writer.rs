@@ -144,6 +144,31 @@ pub(crate) fn activate(
     frames: &[u8],
     marker: &Header,
 ) -> Result<Segment> {
+    let (temporary, bytes) = (spare.file_name.clone(), spare.bytes);
+    let segment_name = name::segment(start.base);
+    let early = mutant::on(Mutant::CheckpointWrittenLate);
+    if early {
+        give_name(storage, &temporary, &segment_name)?;
+    }
+    let segment = fill(spare, start, checkpoint, frames, marker)?;
+    if !early {
+        give_name(storage, &temporary, &segment_name)?;
+    }
+    if mutant::on(Mutant::SizeNotSynced) {
+        let grown = segment.file.set_size(bytes);
+        grown.map_err(|e| Error::io("extend", &segment.name, e))?;
+    }
+    Ok(segment)
+}
+
+/// Writes what a segment begins with into `spare`, and syncs it. It has no place in the log yet.
+pub(crate) fn fill(
+    spare: Spare,
+    start: &Start,
+    checkpoint: &(Vec<u8>, u32),
+    frames: &[u8],
+    marker: &Header,
+) -> Result<Segment> {
     let (checkpoint, entries) = checkpoint;
     let head = start.head(checkpoint, *entries, spare.bytes)?;
     let mut bytes = head.encode(checkpoint);
@@ -152,26 +177,16 @@ pub(crate) fn activate(
     let room_end = segment.file_at(segment.room_end());
     assert!(bytes.len() as u64 <= room_end, "the spare was made to fit");
     let (file, temporary) = (&segment.file, &spare.file_name);
-    let early = mutant::on(Mutant::CheckpointWrittenLate);
-    if early {
-        give_name(storage, temporary, &segment.name)?;
-    }
     let written = write_full(&**file, &bytes, 0).and_then(|()| write_marker(&segment, marker));
     written.map_err(|e| Error::io("write", temporary, e))?;
     if !mutant::on(Mutant::NewSegmentNotSynced) {
         file.sync().map_err(|e| Error::io("sync", temporary, e))?;
     }
-    if !early {
-        give_name(storage, temporary, &segment.name)?;
-    }
-    if mutant::on(Mutant::SizeNotSynced) {
-        let grown = file.set_size(spare.bytes);
-        grown.map_err(|e| Error::io("extend", &segment.name, e))?;
-    }
     Ok(segment)
 }
 
-fn give_name(storage: &dyn Storage, from: &str, to: &str) -> Result<()> {
+/// Renames a file, durably.
+pub(crate) fn give_name(storage: &dyn Storage, from: &str, to: &str) -> Result<()> {
     storage.rename(from, to).map_err(|e| Error::io("rename", from, e))?;
     if mutant::on(Mutant::SkipDirectorySync) {
         return Ok(());

@@ -8,10 +8,16 @@ pub(crate) mod ranges;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::format::entry::{Attempt, Entry, encode_group, encode_progress, encode_topic};
+use crate::format::entry::{
+    Attempt, Entry, encode_epoch, encode_group, encode_progress, encode_topic,
+};
 use crate::mutant::{self, Mutant};
-use crate::offset::{GroupId, NUMBER_MAX, TopicId};
+use crate::offset::{Epoch, GroupId, NUMBER_MAX, Position, TopicId};
 use progress::GroupProgress;
+
+/// How many epochs are remembered. A replica that was last heard of more leaders ago has to be
+/// emptied, and begins with a snapshot.
+const EPOCHS_MAX: usize = 1000;
 
 /// How many topics or groups may be missing in one gap; more is not a gap but damage.
 const INVENTED_MAX: u64 = 10_000;
@@ -21,6 +27,9 @@ const INVENTED_MAX: u64 = 10_000;
 pub(crate) struct State {
     topics: Vec<TopicState>,
     groups: Vec<GroupState>,
+    /// The epochs in which frames were written, with where each begins; none before there was a
+    /// leader. The oldest are forgotten.
+    epochs: Vec<(Epoch, Position)>,
     topic_names: HashMap<Arc<str>, TopicId>,
     group_names: HashMap<(TopicId, Arc<str>), GroupId>,
 }
@@ -101,6 +110,16 @@ impl State {
                 check_number(*to)?;
                 self.group_mut(*group)?.progress.seek(*to);
             }
+            Entry::Epoch { epoch, start } => {
+                check_number(epoch.0)?;
+                check_number(start.0)?;
+                if let Some(last) = self.epochs.last()
+                    && (*epoch <= last.0 || *start < last.1)
+                {
+                    return Err(contradiction("an epoch after", last.0.0, epoch.0));
+                }
+                self.add_epoch(*epoch, *start);
+            }
         }
         Ok(())
     }
@@ -127,7 +146,7 @@ impl State {
             {
                 return Ok(());
             }
-            Entry::Progress { .. } | Entry::Seek { .. } => {}
+            Entry::Progress { .. } | Entry::Seek { .. } | Entry::Epoch { .. } => {}
         }
         self.apply(entry)
     }
@@ -160,6 +179,24 @@ impl State {
             self.apply(&Entry::Group { id, topic, floor: 0, may_lag: true, name: &name })?;
         }
         Ok(())
+    }
+
+    fn add_epoch(&mut self, epoch: Epoch, start: Position) {
+        if self.epochs.is_empty() && epoch > Epoch(0) {
+            // What was written before the first leader is an epoch, too, be it nothing: all copies
+            // of a log have that in common. From a checkpoint that has forgotten it, so many
+            // others follow that it is forgotten here as well.
+            self.epochs.push((Epoch(0), Position(0)));
+        }
+        if self.epochs.len() == EPOCHS_MAX {
+            self.epochs.remove(0);
+        }
+        self.epochs.push((epoch, start));
+    }
+
+    /// The epochs in which frames were written, with where each begins; never none.
+    pub(crate) fn epochs(&self) -> Vec<(Epoch, Position)> {
+        if self.epochs.is_empty() { vec![(Epoch(0), Position(0))] } else { self.epochs.clone() }
     }
 
     /// Takes in the next message of a topic; returns its offset, and the latest timestamp of the
@@ -195,6 +232,10 @@ impl State {
             }
             encode_progress(out, id, &progress);
             entries += 2;
+        }
+        for (epoch, start) in &self.epochs {
+            encode_epoch(out, *epoch, *start);
+            entries += 1;
         }
         entries
     }

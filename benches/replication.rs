@@ -1,0 +1,243 @@
+//! What a second copy in another process costs, over TCP on this machine: the log with a follower
+//! against the same writes and syncs without a log, and against the log alone. In short turns, so
+//! that whatever else the machine does harms all sides.
+//!
+//! `cargo bench --bench replication` takes about a minute. Behind a `--`:
+//!
+//! - `--seconds 1.4` for each side of each round, `--rounds 5`;
+//! - `--only one` or `--only many` for one of the two comparisons;
+//! - `--dir DIRECTORY` to measure another file system than the one with the build directory.
+//!
+//! Both processes sync on one disk and share the processors. `both` is what is left of the ideal
+//! then: a raw write to each of the two files, synced at the same time.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
+#![allow(clippy::disallowed_methods, reason = "it measures real time on real files")]
+
+#[path = "limits/measure.rs"]
+#[allow(dead_code, reason = "the other benchmark uses more of it")]
+mod measure;
+#[path = "replication/partner.rs"]
+mod partner;
+#[path = "limits/queue.rs"]
+#[allow(dead_code, reason = "the other benchmark uses more of it")]
+mod queue;
+#[path = "limits/raw.rs"]
+mod raw;
+#[path = "../examples/replicated_tcp/tcp.rs"]
+mod tcp;
+
+use std::error::Error;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ackline::{Epoch, Log, Topic};
+
+use measure::{Plan, Side, Spread, Turn, spread};
+use partner::{Partner, Remote, Way};
+use queue::{Queue, Submits};
+use raw::Raw;
+use tcp::Network;
+
+const PAYLOAD_BYTES: usize = 100;
+/// A frame with one such record: a header of 64 bytes, and an entry of 28 and the payload.
+const FRAME_BYTES: usize = 192;
+const IN_FLIGHT: usize = 256;
+
+/// What issue 4 asks for.
+const COST_MAX: f64 = 1.3;
+const RATE_MIN: f64 = 0.7;
+
+struct Arguments {
+    plan: Plan,
+    only: String,
+    directory: PathBuf,
+    /// What this process is for, if it was started by another one.
+    role: Option<Role>,
+}
+
+enum Role {
+    Follow(Vec<SocketAddr>),
+    Write(usize),
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let Arguments { plan, only, directory, role } = parse_arguments()?;
+    match role {
+        Some(Role::Follow(addresses)) => return partner::follow(&directory, &addresses),
+        Some(Role::Write(bytes)) => return partner::write_and_sync(&directory, bytes),
+        None => {}
+    }
+    let directory = tempfile::tempdir_in(directory)?;
+    // Where others are at work, only the ratios mean something.
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("load before: {}", load.split(' ').next().unwrap_or("unknown"));
+    println!("each side {:?} in each of {} rounds, in turns", plan.time, plan.rounds);
+    let leader = Leader::start(directory.path())?;
+    if "one".contains(&only) {
+        one_at_a_time(&leader, directory.path(), &plan)?;
+    }
+    if "many".contains(&only) {
+        many_in_flight(&leader, directory.path(), &plan)?;
+    }
+    leader.check()
+}
+
+fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
+    use lexopt::prelude::*;
+    let plan = Plan { time: Duration::from_millis(1400), rounds: 5 };
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let mut parsed = Arguments { plan, only: String::new(), directory, role: None };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("seconds") => {
+                parsed.plan.time = Duration::try_from_secs_f64(parser.value()?.parse()?)?;
+            }
+            Long("rounds") => parsed.plan.rounds = parser.value()?.parse()?,
+            Long("only") => parsed.only = parser.value()?.string()?,
+            Long("dir") => parsed.directory = parser.value()?.into(),
+            Long("follow") => {
+                let list = parser.value()?.string()?;
+                let addresses = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
+                parsed.role = Some(Role::Follow(addresses));
+            }
+            Long("write") => parsed.role = Some(Role::Write(parser.value()?.parse()?)),
+            // Cargo passes it to every benchmark.
+            Long("bench") => {}
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    std::fs::create_dir_all(&parsed.directory)?;
+    Ok(parsed)
+}
+
+/// A log in this process with a follower in another one, both of whose copies are needed.
+struct Leader {
+    log: Log,
+    _follower: Partner,
+}
+
+impl Leader {
+    fn start(directory: &Path) -> Result<Self, Box<dyn Error>> {
+        // Nobody else takes the ports in between, or this fails.
+        let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+        let addresses = [free()?, free()?];
+        let list = addresses.map(|address| address.to_string()).join(",");
+        let follower = Partner::start("--follow", directory, &list)?;
+        let network = Network::new(0, &addresses);
+        let (log, quorum) = partner::open(&directory.join("leader"), &network)?;
+        quorum.promote(Epoch(1), Duration::from_secs(5))?;
+        while !quorum.peers().iter().all(|peer| peer.in_sync) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Self { log, _follower: follower })
+    }
+
+    fn topic(&self, name: &str) -> Result<(Log, Topic), Box<dyn Error>> {
+        Ok((self.log.clone(), self.log.topic(name)?))
+    }
+
+    /// All that was written has come to the other disk.
+    fn check(&self) -> Result<(), Box<dyn Error>> {
+        self.log.sync()?;
+        let stats = self.log.stats();
+        let all = stats.replicated == Some(stats.written);
+        if all { Ok(()) } else { Err("the follower lacks records".into()) }
+    }
+}
+
+fn one_at_a_time(leader: &Leader, directory: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
+    let local = Raw::new(directory, PAYLOAD_BYTES, 1, FRAME_BYTES)?;
+    let round_trip = Remote::new(Way::RoundTrip, directory, FRAME_BYTES)?;
+    let remote = Remote::new(Way::Remote, directory, FRAME_BYTES)?;
+    let both = Remote::new(Way::Both, directory, FRAME_BYTES)?;
+    let (log, topic) = leader.topic("one")?;
+    let ours = Queue::on(log, topic, PAYLOAD_BYTES);
+    let sides: [&dyn Side; 5] = [&local, &round_trip, &remote, &both, &ours];
+    let measured = measure::in_turns(&sides, 1, PAYLOAD_BYTES, plan)?;
+    println!("\none append at a time, {PAYLOAD_BYTES} B, microseconds each:");
+    let names = [
+        "local pwrite + fdatasync",
+        "round trip over TCP",
+        "follower's pwrite + fdatasync + round trip",
+        "both at the same time",
+        "append with a follower",
+    ];
+    for (name, rounds) in names.iter().zip(&measured) {
+        println!("  {name:<44} {}", shown(per_round(rounds, cost), 1.0));
+    }
+    let [local, _, remote, both, ours] = &measured[..] else { return Err("five sides".into()) };
+    let slower = |i: usize, j: usize| cost(&local[i][j]).max(cost(&remote[i][j]));
+    let ratio = ratios(ours, |turn, i, j| cost(turn) / slower(i, j));
+    let ideal = ratios(ours, |turn, i, j| cost(turn) / cost(&both[i][j]));
+    verdict(
+        "append / max(local, follower + round trip)",
+        ratio,
+        ratio.median <= COST_MAX,
+        COST_MAX,
+    );
+    println!("  {:<44} {}", "append / both at the same time", shown(ideal, 0.01));
+    Ok(())
+}
+
+fn many_in_flight(leader: &Leader, directory: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
+    let alone = Submits::new(directory, PAYLOAD_BYTES, IN_FLIGHT)?;
+    let (log, topic) = leader.topic("many")?;
+    let ours = Submits::on(Queue::on(log, topic, PAYLOAD_BYTES), IN_FLIGHT);
+    compare("one thread", &alone, &ours, 1, plan)?;
+    let alone = Queue::new(directory, PAYLOAD_BYTES)?;
+    let (log, topic) = leader.topic("threads")?;
+    let ours = Queue::on(log, topic, PAYLOAD_BYTES);
+    compare("a thread each", &alone, &ours, IN_FLIGHT, plan)
+}
+
+fn compare(
+    how: &str,
+    alone: &dyn Side,
+    ours: &dyn Side,
+    threads: usize,
+    plan: &Plan,
+) -> Result<(), Box<dyn Error>> {
+    let measured = measure::in_turns(&[alone, ours], threads, PAYLOAD_BYTES, plan)?;
+    println!("\n{IN_FLIGHT} in flight, {how}, {PAYLOAD_BYTES} B, records/s:");
+    let [alone, ours] = &measured[..] else { return Err("two sides".into()) };
+    for (name, rounds) in [("without a replicator", alone), ("with a follower", ours)] {
+        println!("  {name:<44} {}", shown(per_round(rounds, Turn::per_second), 1.0));
+        println!(
+            "  {:<44} {}",
+            "  records per sync",
+            shown(per_round(rounds, Turn::per_sync), 1.0)
+        );
+    }
+    let ratio = ratios(ours, |turn, i, j| turn.per_second() / alone[i][j].per_second());
+    verdict("with / without", ratio, ratio.median >= RATE_MIN, RATE_MIN);
+    Ok(())
+}
+
+/// Microseconds for each record.
+fn cost(turn: &Turn) -> f64 {
+    1e6 / turn.per_second()
+}
+
+/// The spread over the rounds; each counts with the median of its turns.
+fn per_round(rounds: &[Vec<Turn>], figure: impl Fn(&Turn) -> f64) -> Spread {
+    spread(rounds.iter().map(|round| spread(round.iter().map(&figure)).median))
+}
+
+/// The same of a ratio with the turns of other sides, by the numbers of the round and the turn.
+fn ratios(rounds: &[Vec<Turn>], ratio: impl Fn(&Turn, usize, usize) -> f64) -> Spread {
+    spread(rounds.iter().enumerate().map(|(i, round)| {
+        spread(round.iter().enumerate().map(|(j, turn)| ratio(turn, i, j))).median
+    }))
+}
+
+fn shown(Spread { min, median, max }: Spread, unit: f64) -> String {
+    let digits = if unit < 1.0 { 2 } else { 0 };
+    format!("median {median:>8.digits$}   min {min:>8.digits$}   max {max:>8.digits$}")
+}
+
+fn verdict(name: &str, ratio: Spread, is_met: bool, bar: f64) {
+    let met = if is_met { "met" } else { "NOT MET" };
+    println!("  {name:<44} {}   bar {bar:.2} {met}", shown(ratio, 0.01));
+}
