@@ -184,6 +184,8 @@ pub(super) fn keep_files(shared: &Shared) -> Result<()> {
     shared.check_open()?;
     commits.write_sidecars();
     let retained = retention::run(shared);
+    // A log that is poisoned makes no more files, and says why.
+    commits.latch.check()?;
     if commits.wants_spare() {
         match commits.prepare_spare(Class::Append, commits.next_segment_bytes()) {
             // The disk is full: appends say so when they need the room.
