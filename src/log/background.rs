@@ -200,8 +200,9 @@ pub(super) fn keep_files(shared: &Shared) -> Result<()> {
 mod tests {
     use super::*;
     use crate::Error;
+    use crate::offset::Offset;
     use crate::options::Options;
-    use crate::storage::sim::{SimClock, SimDisk};
+    use crate::storage::sim::{Call, Fault, SimClock, SimDisk};
 
     #[test]
     fn a_round_that_finds_no_room_for_an_acknowledgement_does_not_wake_itself() {
@@ -232,5 +233,25 @@ mod tests {
         let sleep = commit_once(shared);
         assert_eq!(shared.commits.work.observe(), before, "nobody else has anything to do");
         assert!(sleep.is_some_and(|sleep| !sleep.is_zero()), "it comes back: {sleep:?}");
+    }
+
+    #[test]
+    fn a_round_that_poisons_the_log_answers_that_and_makes_no_file() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new());
+        let options = Options::new().segment_bytes(4096).simulated(Arc::new(clock), 1);
+        let log = options.open_on(disk.storage()).expect("opens");
+        let topic = log.topic("t").expect("a topic");
+        let group = topic.group("g").expect("a group");
+        let shared = &log.handle.shared;
+        // A segment that nobody needs, and an active one that is more than half full.
+        while shared.commits.segments.view().bases.len() < 3 || !shared.commits.wants_spare() {
+            topic.append([7; 200].as_slice()).expect("appends");
+        }
+        let last = Offset(topic.offsets().end.0 - 1);
+        group.commit_through(last).expect("commits");
+        disk.fail_next(Call::SyncDirectory, Fault::Io);
+        disk.fail_next(Call::Create, Fault::Io);
+        let answer = keep_files(shared);
+        assert!(matches!(answer, Err(Error::Poisoned { .. })), "{answer:?}");
     }
 }
