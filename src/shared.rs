@@ -39,8 +39,7 @@ pub(crate) struct Shared {
     /// The groups that were opened in this process, in the order of their ids, so that the same
     /// calls always write the same bytes.
     pub(crate) groups: Mutex<BTreeMap<GroupId, Arc<GroupShared>>>,
-    /// The offset that each topic's next message had when the log was opened.
-    /// Or made the leader.
+    /// The offset that each topic's next message had when the log was opened or made the leader.
     pub(crate) ends_at_open: Mutex<Vec<u64>>,
     /// The threads are to end.
     pub(crate) stopping: AtomicBool,

@@ -1,6 +1,7 @@
 //! The background threads. One commits what nobody waits for: submits, delayed
-//! acknowledgements, intervals, markers. The other makes and deletes files. Each is a loop
-//! around a function that does one round, so that a simulation can run the rounds itself.
+//! acknowledgements, intervals, markers. Another makes and deletes files. The third, of logs with a
+//! replicator only, gives it the time. Each is a loop around a function that does one round, so
+//! that a simulation can run the rounds itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,9 @@ use crate::sync::thread::{Builder, JoinHandle};
 
 /// The file keeper looks after retention at least this often.
 const FILES_EVERY: Duration = Duration::from_secs(1);
-/// Tasks that wait for a lease to end or a retry to come due are looked after this often.
 /// Replicators are given the time this often.
 const TICK_EVERY: Duration = Duration::from_millis(100);
+/// Tasks that wait for a lease to end or a retry to come due are looked after this often.
 const TIMERS_EVERY: Duration = Duration::from_millis(10);
 
 /// The thread of a log with a replicator.
