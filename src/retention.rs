@@ -115,11 +115,7 @@ pub(crate) fn run(shared: &Shared) -> Result<usize> {
     let mut deleted = 0;
     loop {
         shared.check_open()?;
-        // One that could not be removed goes before the next: a log must not get a hole.
-        let undeleted = *commits.undeleted.lock();
-        if let Some((base, bytes)) = undeleted {
-            remove_files(commits, base, bytes)?;
-        }
+        remove_undeleted(commits)?;
         let view = commits.segments.view();
         if view.bases.len() < 2 {
             return Ok(deleted);
@@ -148,10 +144,7 @@ pub(crate) fn purge(shared: &Shared, end: Position) -> Result<Position> {
     let _keeping = commits.keeping.lock();
     loop {
         shared.check_open()?;
-        let undeleted = *commits.undeleted.lock();
-        if let Some((base, bytes)) = undeleted {
-            remove_files(commits, base, bytes)?;
-        }
+        remove_undeleted(commits)?;
         let view = commits.segments.view();
         let bound = end.min(commits.marks.visible());
         if view.bases.len() < 2 || view.bases[1] > bound {
@@ -241,6 +234,12 @@ fn delete_oldest(commits: &Commits, view: &View, until: &Starts) -> Result<()> {
         topic.wake();
     }
     Ok(())
+}
+
+/// One that could not be removed goes before the next: a log must not get a hole.
+fn remove_undeleted(commits: &Commits) -> Result<()> {
+    let undeleted = *commits.undeleted.lock();
+    undeleted.map_or(Ok(()), |(base, bytes)| remove_files(commits, base, bytes))
 }
 
 /// Removes the files of a segment that is forgotten already.

@@ -90,7 +90,8 @@ impl Shared {
         self.commits.let_all_end();
         if let Some(replicas) = &self.commits.replicas {
             // Replicas may still take what was written last, and say so.
-            replicas.outlet.detach(replicas.timeout);
+            let within = if replicas.may_wait { replicas.timeout } else { Duration::ZERO };
+            replicas.outlet.detach(within);
             self.detached.store(true, Ordering::Release);
             self.commits.fail_replicas(&Error::Closed);
         }
@@ -214,11 +215,7 @@ pub(crate) fn create_topic(
             if let Some(id) = enlisting.core.state.topic_named(name) {
                 return Ok(id);
             }
-            let topics = enlisting.core.topics.len();
-            if topics >= topics_max {
-                let (bytes, max) = (topics as u64 + 1, topics_max as u64);
-                return Err(Error::TooLarge { what: "number of topics", bytes, max });
-            }
+            enlisting.core.check_topics(topics_max)?;
             Ok(enlisting.topic(name))
         },
     )?;

@@ -106,7 +106,7 @@ impl Commits {
     pub(crate) fn append_ordered(
         &self,
         epoch: Epoch,
-        topic: &str,
+        (topic, topics_max): (&str, usize),
         record: (&Content<'_>, u64),
     ) -> Result<(Header, Arc<Ticket>)> {
         loop {
@@ -114,6 +114,9 @@ impl Commits {
             let built = {
                 let core = self.core.lock();
                 check_follows(&core, epoch)?;
+                if core.state.topic_named(topic).is_none() {
+                    core.check_topics(topics_max)?;
+                }
                 core.ingested.map(|tail| build_frame(&core, &tail, epoch, topic, record))
             };
             let Some((header, identity, bytes)) = built else {

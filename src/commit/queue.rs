@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::frame::{BODY_TARGET_BYTES, HEADER_BYTES, Header};
 use crate::format::{ALIGNMENT, SECTOR_BYTES, align};
 use crate::mutant::{self, Mutant};
@@ -251,6 +251,15 @@ impl Core {
     /// that of the gathering before, which is padded when they open the next one.
     pub(crate) fn worst_bytes(&self, bytes: usize) -> u64 {
         (HEADER_BYTES + align(bytes, ALIGNMENT) + 2 * self.media.unit()) as u64
+    }
+
+    /// Fails unless there may be one more topic.
+    pub(crate) fn check_topics(&self, topics_max: usize) -> Result<()> {
+        let (bytes, max) = (self.topics.len() as u64 + 1, topics_max as u64);
+        if bytes > max {
+            return Err(Error::TooLarge { what: "number of topics", bytes, max });
+        }
+        Ok(())
     }
 
     pub(crate) fn add_topic(&mut self, name: Arc<str>, start: u64, next: u64) {

@@ -1,6 +1,7 @@
 //! The log as applications see it: opening, closing, topics, batches.
 
 mod background;
+mod create;
 mod cut;
 mod frames;
 mod older;

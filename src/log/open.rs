@@ -18,18 +18,18 @@ use crate::offset::{Epoch, Position};
 use crate::options::Options;
 use crate::promise::{Intent, PromiseFile};
 use crate::segment::chunk::usize_of;
-use crate::segment::index::SegmentIndex;
 use crate::segment::recovery::{Verdict, classify_tail};
 use crate::segment::scan::{Scan, Stop, scan};
 use crate::segment::sealed::open_segment;
 use crate::segment::writer::{self, Start, marker};
-use crate::segment::{Active, ReadOptions, Segment, Segments, Starts, Tail};
+use crate::segment::{Active, ReadOptions, Segment, Segments, Tail};
 use crate::shared::{Limits, Shared};
 use crate::state::State;
 use crate::storage::{LockError, LockGuard, Storage, read_full};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, RwLock, thread};
 
+use super::create::create;
 use super::cut::Bench;
 use super::older::{check_older, read_head, seal_previous};
 use super::replay::Replay;
@@ -53,7 +53,7 @@ pub(super) struct Recovered {
     pub(super) state: State,
     pub(super) tail: Tail,
     pub(super) end: Position,
-    report: OpenReport,
+    pub(super) report: OpenReport,
 }
 
 pub(super) fn open(
@@ -158,50 +158,7 @@ pub(super) fn list(storage: &dyn Storage) -> Result<Listing> {
     Ok(listing)
 }
 
-fn create(
-    storage: &dyn Storage,
-    listing: &Listing,
-    (config, log_id): (&Config, Option<u128>),
-    (clock, draws): (&dyn Clock, &Draws),
-) -> Result<Recovered> {
-    if let Some(index) = listing.indexes.first() {
-        let file = name::segment(*index);
-        return Err(Error::corrupt(file, 0, "a segment", "its index alone"));
-    }
-    if let Some(name) = listing.foreign.iter().find(|name| !name::is_harmless(name)) {
-        let (path, name) = (storage.describe(), name.clone());
-        return Err(Error::ForeignFile { path, name });
-    }
-    let base = Position(0);
-    let bytes = config.segment_bytes.min(FIRST_SEGMENT_BYTES);
-    let spare = writer::prepare(storage, &name::unfinished(base), bytes)?;
-    let start = Start {
-        // By it, segments of another log are told apart.
-        log_id: log_id.unwrap_or_else(|| u128::from(draws.draw()) | u128::from(draws.draw()) << 64),
-        base,
-        previous_base: None,
-        sequence: 0,
-        epoch: 0,
-        chain: 0,
-        created_ms: clock.wall_ms(),
-        salt: draws.salt(),
-    };
-    let segment = writer::activate(storage, spare, &start, &(Vec::new(), 0), &[], &start.marker())?;
-    Ok(Recovered {
-        bases: vec![base],
-        active: Active {
-            segment,
-            starts: Starts::default(),
-            index: RwLock::new(SegmentIndex::default()),
-        },
-        state: State::default(),
-        tail: Tail { sequence: 0, chain: 0, epoch: 0 },
-        end: base,
-        report: report(Ending::New),
-    })
-}
-
-fn report(ending: Ending) -> OpenReport {
+pub(super) fn report(ending: Ending) -> OpenReport {
     OpenReport {
         ending,
         replayed_bytes: 0,

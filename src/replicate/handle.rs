@@ -209,6 +209,7 @@ impl LogHandle {
             shared.follow(epoch)?;
         }
         let content = (&record.content(), record.timestamp_ms(0));
+        let topic = (topic, shared.limits.topics_max);
         let (header, ticket) = shared.commits.append_ordered(epoch, topic, content)?;
         let id = FrameId {
             epoch,
@@ -278,5 +279,31 @@ impl LogHandle {
     /// [`Error::TooLarge`], [`Error::Closed`], [`Error::Poisoned`].
     pub fn store_cell(&self, bytes: &[u8]) -> Result<()> {
         self.shared()?.store_cell(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::replicate::{Quorum, QuorumOptions};
+    use crate::storage::sim::{SimClock, SimDisk};
+    use crate::{Epoch, Error, Options};
+    use std::sync::Arc;
+
+    #[test]
+    fn an_engine_makes_no_more_topics_than_anybody_may() {
+        let quorum = Quorum::new(&QuorumOptions::new(1), Vec::new()).expect("possible");
+        let mut options = Options::new().replicator(Arc::new(quorum));
+        options.topics_max = 2;
+        let options = options.simulated(Arc::new(SimClock::new()), 1);
+        let log = options.open_on(SimDisk::new(1).storage()).expect("opens");
+        let append = |topic| log.replica().append(Epoch(1), topic, "a").map(|(id, _)| id.sequence);
+        for (sequence, topic) in [(0, "a"), (1, "b"), (2, "a")] {
+            assert_eq!(append(topic).expect("it may"), sequence);
+        }
+        let refused = append("c");
+        let expected =
+            matches!(refused, Err(Error::TooLarge { what: "number of topics", bytes: 3, max: 2 }));
+        assert!(expected, "{refused:?}");
+        assert_eq!(append("b").expect("the log goes on"), 3);
     }
 }

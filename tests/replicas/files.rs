@@ -121,3 +121,38 @@ fn a_damaged_promise_is_refused() {
     let refused = Node::try_on(machine, Options::new()).map(|node| node.end());
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
 }
+
+#[test]
+fn a_promise_without_its_log_is_refused_and_kept() {
+    let node = Node::new(1, Options::new());
+    node.follow(7);
+    let machine = node.machine.clone();
+    node.log.close().expect("it closes");
+    let storage = machine.disk.storage();
+    for segment in storage.list().expect("it lists").iter().filter(|file| file.name != "REPLICA") {
+        storage.remove(&segment.name).expect("it is removed");
+    }
+    for _ in 0..2 {
+        let refused = Node::try_on(machine.clone(), Options::new()).map(|node| node.end());
+        let named = matches!(&refused, Err(Error::Corrupt { file, .. }) if file == "REPLICA");
+        assert!(named, "{refused:?}");
+    }
+}
+
+#[test]
+fn a_replica_can_be_made_wherever_the_power_is_cut() {
+    for crash in [Crash::Power, Crash::Kill] {
+        let made = (0..400).find(|call| {
+            let machine = Machine::new(*call);
+            machine.disk.die_at(*call);
+            let made = Node::try_on(machine.clone(), small()).is_ok();
+            machine.disk.crash(crash);
+            let node = Node::on(machine, small());
+            node.lead(1);
+            drop(node.log.topic("t"));
+            append(&node, 0..3);
+            made
+        });
+        assert!(made.is_some_and(|calls| calls > 10), "{made:?}");
+    }
+}
