@@ -6,10 +6,11 @@
 //!
 //! - `--seconds 1.4` for each side of each round, `--rounds 5`;
 //! - `--only one` or `--only many` for one of the two comparisons;
-//! - `--dir DIRECTORY` to measure another file system than the one with the build directory.
+//! - `--dir DIRECTORY` to measure another file system than the one with the build directory;
+//! - `--other-dir DIRECTORY` for what the other process writes, so that each has a disk of its own.
 //!
-//! Both processes sync on one disk and share the processors. `both` is what is left of the ideal
-//! then: a raw write to each of the two files, synced at the same time.
+//! Both processes share the processors, and one disk unless the last option says otherwise. `both`
+//! is what is left of the ideal then: a raw write to each of the two files, synced at the same time.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time on real files")]
 
@@ -28,6 +29,7 @@ mod tcp;
 
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,6 +54,8 @@ struct Arguments {
     plan: Plan,
     only: String,
     directory: PathBuf,
+    /// Where the other process writes.
+    other: PathBuf,
     /// What this process is for, if it was started by another one.
     role: Option<Role>,
 }
@@ -62,32 +66,48 @@ enum Role {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { plan, only, directory, role } = parse_arguments()?;
+    let Arguments { plan, only, directory, other, role } = parse_arguments()?;
     match role {
         Some(Role::Follow(addresses)) => return partner::follow(&directory, &addresses),
         Some(Role::Write(bytes)) => return partner::write_and_sync(&directory, bytes),
         None => {}
     }
-    let directory = tempfile::tempdir_in(directory)?;
+    let (directory, other) = (tempfile::tempdir_in(directory)?, tempfile::tempdir_in(other)?);
+    let places = Places { own: directory.path(), other: other.path() };
     // Where others are at work, only the ratios mean something.
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load before: {}", load.split(' ').next().unwrap_or("unknown"));
     println!("each side {:?} in each of {} rounds, in turns", plan.time, plan.rounds);
-    let leader = Leader::start(directory.path())?;
+    println!("{}", places.describe()?);
+    let leader = Leader::start(&places)?;
     if "one".contains(&only) {
-        one_at_a_time(&leader, directory.path(), &plan)?;
+        one_at_a_time(&leader, &places, &plan)?;
     }
     if "many".contains(&only) {
-        many_in_flight(&leader, directory.path(), &plan)?;
+        many_in_flight(&leader, places.own, &plan)?;
     }
     leader.check()
+}
+
+/// Where each of the two processes writes.
+struct Places<'a> {
+    own: &'a Path,
+    other: &'a Path,
+}
+
+impl Places<'_> {
+    fn describe(&self) -> std::io::Result<&'static str> {
+        let same = std::fs::metadata(self.own)?.dev() == std::fs::metadata(self.other)?.dev();
+        Ok(if same { "both processes sync on one file system" } else { "a file system for each" })
+    }
 }
 
 fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
     use lexopt::prelude::*;
     let plan = Plan { time: Duration::from_millis(1400), rounds: 5 };
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let mut parsed = Arguments { plan, only: String::new(), directory, role: None };
+    let other = PathBuf::new();
+    let mut parsed = Arguments { plan, only: String::new(), directory, other, role: None };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -97,6 +117,7 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
             Long("rounds") => parsed.plan.rounds = parser.value()?.parse()?,
             Long("only") => parsed.only = parser.value()?.string()?,
             Long("dir") => parsed.directory = parser.value()?.into(),
+            Long("other-dir") => parsed.other = parser.value()?.into(),
             Long("follow") => {
                 let list = parser.value()?.string()?;
                 let addresses = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
@@ -108,7 +129,11 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
             other => return Err(other.unexpected().into()),
         }
     }
+    if parsed.other.as_os_str().is_empty() {
+        parsed.other.clone_from(&parsed.directory);
+    }
     std::fs::create_dir_all(&parsed.directory)?;
+    std::fs::create_dir_all(&parsed.other)?;
     Ok(parsed)
 }
 
@@ -119,14 +144,14 @@ struct Leader {
 }
 
 impl Leader {
-    fn start(directory: &Path) -> Result<Self, Box<dyn Error>> {
+    fn start(places: &Places<'_>) -> Result<Self, Box<dyn Error>> {
         // Nobody else takes the ports in between, or this fails.
         let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
         let addresses = [free()?, free()?];
         let list = addresses.map(|address| address.to_string()).join(",");
-        let follower = Partner::start("--follow", directory, &list)?;
+        let follower = Partner::start("--follow", places.other, &list)?;
         let network = Network::new(0, &addresses);
-        let (log, quorum) = partner::open(&directory.join("leader"), &network)?;
+        let (log, quorum) = partner::open(&places.own.join("leader"), &network)?;
         quorum.promote(Epoch(1), Duration::from_secs(5))?;
         while !quorum.peers().iter().all(|peer| peer.in_sync) {
             std::thread::sleep(Duration::from_millis(10));
@@ -147,11 +172,11 @@ impl Leader {
     }
 }
 
-fn one_at_a_time(leader: &Leader, directory: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
-    let local = Raw::new(directory, PAYLOAD_BYTES, 1, FRAME_BYTES)?;
-    let round_trip = Remote::new(Way::RoundTrip, directory, FRAME_BYTES)?;
-    let remote = Remote::new(Way::Remote, directory, FRAME_BYTES)?;
-    let both = Remote::new(Way::Both, directory, FRAME_BYTES)?;
+fn one_at_a_time(leader: &Leader, places: &Places<'_>, plan: &Plan) -> Result<(), Box<dyn Error>> {
+    let local = Raw::new(places.own, PAYLOAD_BYTES, 1, FRAME_BYTES)?;
+    let round_trip = Remote::new(Way::RoundTrip, places, FRAME_BYTES)?;
+    let remote = Remote::new(Way::Remote, places, FRAME_BYTES)?;
+    let both = Remote::new(Way::Both, places, FRAME_BYTES)?;
     let (log, topic) = leader.topic("one")?;
     let ours = Queue::on(log, topic, PAYLOAD_BYTES);
     let sides: [&dyn Side; 5] = [&local, &round_trip, &remote, &both, &ours];

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 use ackline::replicate::{Quorum, QuorumOptions};
 use ackline::{Log, Options, Retention};
 
+use crate::Places;
 use crate::measure::{Side, stamp};
 use crate::raw::{FILE_BYTES, zero_filled};
 use crate::tcp::Network;
@@ -121,11 +122,11 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    pub(crate) fn new(way: Way, directory: &Path, bytes: usize) -> Result<Self, Box<dyn Error>> {
-        let partner = Partner::start("--write", directory, &bytes.to_string())?;
+    pub(crate) fn new(way: Way, places: &Places<'_>, bytes: usize) -> Result<Self, Box<dyn Error>> {
+        let partner = Partner::start("--write", places.other, &bytes.to_string())?;
         let socket = TcpStream::connect(partner.address)?;
         socket.set_nodelay(true)?;
-        let (socket, file) = (Mutex::new(socket), zero_filled(directory)?);
+        let (socket, file) = (Mutex::new(socket), zero_filled(places.own)?);
         Ok(Self { way, socket, file, bytes, done: AtomicU64::new(0), partner })
     }
 

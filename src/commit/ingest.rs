@@ -26,8 +26,33 @@ enum Taken {
 
 impl Commits {
     /// Queues the frames of the leader of `epoch` that are not here yet. The ticket is that of the
-    /// write after which all of them are here.
-    pub(crate) fn ingest(&self, epoch: Epoch, frames: &Frames) -> Result<Arc<Ticket>> {
+    /// write after which all of them are here. A caller who is about to wait for it does the write
+    /// itself; otherwise the background thread does.
+    pub(crate) fn ingest(
+        &self,
+        epoch: Epoch,
+        frames: &Frames,
+        caller_waits: bool,
+    ) -> Result<Arc<Ticket>> {
+        let queued = self.queue_frames(epoch, frames);
+        // After an error there is no ticket to wait for, whatever was queued before.
+        if !caller_waits || queued.is_err() {
+            self.announce_work();
+        }
+        queued
+    }
+
+    /// Tells the background thread of what was queued, unless somebody writes it already.
+    fn announce_work(&self) {
+        let core = self.core.lock();
+        let nobody_leads = !core.leading && !core.queue.is_empty();
+        drop(core);
+        if nobody_leads {
+            self.work.notify();
+        }
+    }
+
+    fn queue_frames(&self, epoch: Epoch, frames: &Frames) -> Result<Arc<Ticket>> {
         let mut last = None;
         for frame in frames.iter() {
             loop {
@@ -83,15 +108,9 @@ impl Commits {
             return Ok(Taken::Again);
         }
         let queued = core.enlist_frame(&frame.header, frame.identity, frame.bytes);
-        let nobody_leads = !core.leading;
         drop(core);
         match queued {
-            Ok(ticket) => {
-                if nobody_leads {
-                    self.work.notify();
-                }
-                Ok(Taken::Queued(ticket))
-            }
+            Ok(ticket) => Ok(Taken::Queued(ticket)),
             Err(bad) => {
                 // Some of the frame's entries may have been applied: the state is the leader's no
                 // longer, nor that of the disk.
@@ -125,7 +144,10 @@ impl Commits {
             };
             let frame = Frame { header, identity, bytes: &bytes };
             match self.take_frame(epoch, &frame) {
-                Ok(Taken::Queued(ticket)) => return Ok((header, ticket)),
+                Ok(Taken::Queued(ticket)) => {
+                    self.announce_work();
+                    return Ok((header, ticket));
+                }
                 Ok(Taken::Again | Taken::Known) => {}
                 // Somebody else's frame took its place.
                 Err(Error::Diverged { .. }) if self.latch.get().is_none() => {}

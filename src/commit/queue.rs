@@ -118,7 +118,8 @@ pub(crate) struct Gather {
     pub(crate) touched: Vec<(Arc<TopicRuntime>, u64)>,
     pub(crate) points: Vec<(TopicId, Point)>,
     pub(crate) messages: u64,
-    /// How many calls it carries.
+    /// How many calls it carries whose callers may soon call again; of frames that come over a link
+    /// none, as whoever brings them does the write.
     pub(crate) calls: u64,
     /// The frames are another leader's, headers and all.
     pub(crate) ingested: bool,
@@ -312,7 +313,6 @@ impl Core {
         gather.bytes.extend_from_slice(bytes);
         let mut enlisting = Enlisting { core: self, gather: &mut gather };
         let taken = enlisting.take_all(&bytes[HEADER_BYTES..], header.entries);
-        gather.calls += 1;
         let ticket = Arc::clone(&gather.ticket);
         self.queued_bytes += bytes.len();
         self.end = gather.end();

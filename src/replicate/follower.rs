@@ -137,7 +137,7 @@ impl Follower {
             _ if !is_reconciled => Taken::Answer(Message::Unknown { epoch }),
             Message::Visible { visible, .. } => Taken::Seen { visible, end: self.log.durable()? },
             Message::Frames { visible, frames, .. } => {
-                let pending = self.log.ingest(epoch, &frames);
+                let pending = self.log.ingest_to_wait(epoch, &frames);
                 if mutant::on(Mutant::FollowerAcksUnsynced) {
                     pending.detach();
                     return Ok(Taken::Answer(Message::Synced { epoch, end: frames.end() }));

@@ -171,11 +171,20 @@ impl LogHandle {
     /// promised is promised first); [`Error::NotContinuous`] if they begin behind the end;
     /// [`Error::Diverged`] if they differ from what is there.
     pub fn ingest(&self, epoch: Epoch, frames: &Frames) -> Pending<Position> {
+        self.ingest_for(epoch, frames, false)
+    }
+
+    /// The same for a caller who is about to wait, so that no other thread has to be woken.
+    pub(crate) fn ingest_to_wait(&self, epoch: Epoch, frames: &Frames) -> Pending<Position> {
+        self.ingest_for(epoch, frames, true)
+    }
+
+    fn ingest_for(&self, epoch: Epoch, frames: &Frames, caller_waits: bool) -> Pending<Position> {
         let ingested = self.shared().and_then(|shared| {
             if epoch > shared.promise()?.epoch {
                 shared.follow(epoch)?;
             }
-            let ticket = shared.commits.ingest(epoch, frames)?;
+            let ticket = shared.commits.ingest(epoch, frames, caller_waits)?;
             Ok((ticket, Arc::clone(&shared.commits)))
         });
         match ingested {
