@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::commit::replicas::Standing;
 use crate::error::{Error, Result};
@@ -148,6 +149,11 @@ impl LogHandle {
         let shared = self.shared()?;
         shared.check_attached()?;
         shared.commits.advance(epoch, end)
+    }
+
+    /// The time by the log's clock, as long as there is a log.
+    pub(crate) fn now(&self) -> Option<Duration> {
+        self.shared().ok().map(|shared| shared.commits.clock.monotonic())
     }
 
     /// Reads whole frames of one epoch from `from` on, at most about `bytes_max` bytes of them but at

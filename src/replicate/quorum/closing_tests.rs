@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Link, Quorum, QuorumOptions, Shared};
+use crate::clock::Clock;
 use crate::offset::Epoch;
 use crate::options::Options;
 use crate::replicate::{Message, Replicator};
@@ -19,10 +20,11 @@ impl Link for Nowhere {
 }
 
 #[test]
-fn whoever_wakes_it_again_and_again_does_not_hold_up_the_end() {
+fn it_waits_as_long_as_it_may_however_often_it_is_woken() {
     let quorum = Quorum::new(&QuorumOptions::new(2), vec![Arc::new(Nowhere)]).expect("possible");
     let options = Options::new().replicator(Arc::new(quorum.clone()));
-    let options = options.simulated(Arc::new(SimClock::new()), 1);
+    let clock = SimClock::new();
+    let options = options.simulated(Arc::new(clock.clone()), 1);
     let log = options.open_on(SimDisk::new(1).storage()).expect("opens");
     quorum.promote(Epoch(1), Duration::ZERO).expect("nobody else has to promise");
     let lag = |shared: &Shared| {
@@ -34,11 +36,13 @@ fn whoever_wakes_it_again_and_again_does_not_hold_up_the_end() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !ended.load(Ordering::Acquire) {
+                clock.advance(Duration::from_millis(1));
                 quorum.inner.changed.notify();
             }
         });
-        // With the time counted between wake-ups alone, it would not come back.
-        quorum.detach(Duration::from_millis(20));
+        let began = clock.monotonic();
+        quorum.detach(Duration::from_secs(3));
+        assert!(clock.monotonic() >= began + Duration::from_secs(3), "it waits that long");
         ended.store(true, Ordering::Release);
     });
     drop(log);

@@ -38,9 +38,6 @@ use member::{Effect, Member};
 use options::QuorumOptions;
 use report::{PeerReport, Role, report};
 
-/// How long the wait for the last copies sleeps at a time when a log is closed.
-const DETACH_STEP: Duration = Duration::from_millis(10);
-
 /// The way to one other replica.
 ///
 /// Messages may get lost, be doubled or overtake one another. What comes back is handed to
@@ -469,16 +466,19 @@ impl Replicator for Quorum {
             let rules = shared.member.rules();
             shared.member.leader().is_some_and(|leader| leader.lag(&rules) > 0)
         };
-        let mut left = within;
-        while !left.is_zero() && lacks_copies() {
+        let attached = self.attached();
+        let now = || attached.as_ref().and_then(|attached| attached.log.now());
+        let until = now().map(|now| now.saturating_add(within));
+        while lacks_copies() {
             let observed = self.inner.changed.observe();
-            if lacks_copies() {
-                self.inner.changed.wait(observed, Some(left.min(DETACH_STEP)));
+            let left =
+                until.zip(now()).map_or(Duration::ZERO, |(end, now)| end.saturating_sub(now));
+            if left.is_zero() {
+                break;
             }
-            // Nobody is asked for the time: a wake-up counts for little of it, so that one that
-            // comes again and again does not hold up the end for ever.
-            let woken = self.inner.changed.observe() != observed;
-            left = left.saturating_sub(if woken { DETACH_STEP / 100 } else { DETACH_STEP });
+            if lacks_copies() {
+                self.inner.changed.wait(observed, Some(left));
+            }
         }
         self.inner.shared.lock().member.detach();
         drop(self.inner.attached.lock().take());
