@@ -7,10 +7,12 @@
 //! - `--seconds 1.4` for each side of each round, `--rounds 5`;
 //! - `--only one` or `--only many` for one of the two comparisons;
 //! - `--dir DIRECTORY` to measure another file system than the one with the build directory;
-//! - `--other-dir DIRECTORY` for what the other process writes, so that each has a disk of its own.
+//! - `--other-dir DIRECTORY` for what the other process writes, so that each has a disk of its own;
+//! - `--other-pause 100` to let each sync of the other process take so many microseconds longer. With
+//!   a directory in memory, that is a second disk where there is none.
 //!
-//! Both processes share the processors, and one disk unless the last option says otherwise. `both`
-//! is what is left of the ideal then: a raw write to each of the two files, synced at the same time.
+//! Both processes share the processors, and one disk unless the options say otherwise. `both` is what
+//! is left of the ideal then: a raw write to each of the two files, synced at the same time.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time on real files")]
 
@@ -42,8 +44,10 @@ use raw::Raw;
 use tcp::Network;
 
 const PAYLOAD_BYTES: usize = 100;
-/// A frame with one such record: a header of 64 bytes, and an entry of 28 and the payload.
-const FRAME_BYTES: usize = 192;
+/// An entry with one such record: 28 bytes and the payload.
+const ENTRY_BYTES: usize = 128;
+/// A frame with one such entry, and a header of 64 bytes.
+const FRAME_BYTES: usize = 64 + ENTRY_BYTES;
 const IN_FLIGHT: usize = 256;
 
 /// What issue 4 asks for.
@@ -54,8 +58,9 @@ struct Arguments {
     plan: Plan,
     only: String,
     directory: PathBuf,
-    /// Where the other process writes.
+    /// Where the other process writes, and how much longer its syncs take.
     other: PathBuf,
+    pause: Duration,
     /// What this process is for, if it was started by another one.
     role: Option<Role>,
 }
@@ -66,25 +71,30 @@ enum Role {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { plan, only, directory, other, role } = parse_arguments()?;
+    let Arguments { plan, only, directory, other, pause, role } = parse_arguments()?;
     match role {
-        Some(Role::Follow(addresses)) => return partner::follow(&directory, &addresses),
-        Some(Role::Write(bytes)) => return partner::write_and_sync(&directory, bytes),
+        Some(Role::Follow(addresses)) => return partner::follow(&directory, &addresses, pause),
+        Some(Role::Write(bytes)) => return partner::write_and_sync(&directory, bytes, pause),
         None => {}
     }
     let (directory, other) = (tempfile::tempdir_in(directory)?, tempfile::tempdir_in(other)?);
-    let places = Places { own: directory.path(), other: other.path() };
+    let places = Places { own: directory.path(), other: other.path(), pause };
     // Where others are at work, only the ratios mean something.
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load before: {}", load.split(' ').next().unwrap_or("unknown"));
     println!("each side {:?} in each of {} rounds, in turns", plan.time, plan.rounds);
     println!("{}", places.describe()?);
+    if !pause.is_zero() {
+        println!(
+            "each sync of the other process takes {pause:?} longer, or what the timer makes of it"
+        );
+    }
     let leader = Leader::start(&places)?;
     if "one".contains(&only) {
         one_at_a_time(&leader, &places, &plan)?;
     }
     if "many".contains(&only) {
-        many_in_flight(&leader, places.own, &plan)?;
+        many_in_flight(&leader, &places, &plan)?;
     }
     leader.check()
 }
@@ -93,6 +103,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 struct Places<'a> {
     own: &'a Path,
     other: &'a Path,
+    pause: Duration,
 }
 
 impl Places<'_> {
@@ -107,7 +118,8 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
     let plan = Plan { time: Duration::from_millis(1400), rounds: 5 };
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let other = PathBuf::new();
-    let mut parsed = Arguments { plan, only: String::new(), directory, other, role: None };
+    let (only, pause) = (String::new(), Duration::ZERO);
+    let mut parsed = Arguments { plan, only, directory, other, pause, role: None };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -118,6 +130,9 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
             Long("only") => parsed.only = parser.value()?.string()?,
             Long("dir") => parsed.directory = parser.value()?.into(),
             Long("other-dir") => parsed.other = parser.value()?.into(),
+            Long("other-pause") => {
+                parsed.pause = Duration::from_micros(parser.value()?.parse()?);
+            }
             Long("follow") => {
                 let list = parser.value()?.string()?;
                 let addresses = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
@@ -149,9 +164,9 @@ impl Leader {
         let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
         let addresses = [free()?, free()?];
         let list = addresses.map(|address| address.to_string()).join(",");
-        let follower = Partner::start("--follow", places.other, &list)?;
+        let follower = Partner::start("--follow", places, &list)?;
         let network = Network::new(0, &addresses);
-        let (log, quorum) = partner::open(&places.own.join("leader"), &network)?;
+        let (log, quorum) = partner::open(&places.own.join("leader"), &network, Duration::ZERO)?;
         quorum.promote(Epoch(1), Duration::from_secs(5))?;
         while !quorum.peers().iter().all(|peer| peer.in_sync) {
             std::thread::sleep(Duration::from_millis(10));
@@ -202,11 +217,15 @@ fn one_at_a_time(leader: &Leader, places: &Places<'_>, plan: &Plan) -> Result<()
         ratio.median <= COST_MAX,
         COST_MAX,
     );
+    let limit = ratios(both, |turn, i, j| cost(turn) / slower(i, j));
     println!("  {:<44} {}", "append / both at the same time", shown(ideal, 0.01));
+    println!("  {:<44} {}", "both at the same time / that max", shown(limit, 0.01));
     Ok(())
 }
 
-fn many_in_flight(leader: &Leader, directory: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
+fn many_in_flight(leader: &Leader, places: &Places<'_>, plan: &Plan) -> Result<(), Box<dyn Error>> {
+    let directory = places.own;
+    raw_batches(places, plan)?;
     let alone = Submits::new(directory, PAYLOAD_BYTES, IN_FLIGHT)?;
     let (log, topic) = leader.topic("many")?;
     let ours = Submits::on(Queue::on(log, topic, PAYLOAD_BYTES), IN_FLIGHT);
@@ -215,6 +234,23 @@ fn many_in_flight(leader: &Leader, directory: &Path, plan: &Plan) -> Result<(), 
     let (log, topic) = leader.topic("threads")?;
     let ours = Queue::on(log, topic, PAYLOAD_BYTES);
     compare("a thread each", &alone, &ours, IN_FLIGHT, plan)
+}
+
+/// What a second copy costs raw writes of half of what is in flight, the other half being queued
+/// meanwhile: what the disks and the processors leave.
+fn raw_batches(places: &Places<'_>, plan: &Plan) -> Result<(), Box<dyn Error>> {
+    const RECORDS: usize = IN_FLIGHT / 2;
+    let batch_bytes = RECORDS * ENTRY_BYTES;
+    let alone = Raw::new(places.own, PAYLOAD_BYTES, 1, batch_bytes)?;
+    let both = Remote::new(Way::Both, places, batch_bytes)?;
+    let measured = measure::in_turns(&[&alone, &both], 1, PAYLOAD_BYTES, plan)?;
+    println!("\n{batch_bytes} B at a time, raw, microseconds each:");
+    let [alone, both] = &measured[..] else { return Err("two sides".into()) };
+    println!("  {:<44} {}", "local pwrite + fdatasync", shown(per_round(alone, cost), 1.0));
+    println!("  {:<44} {}", "both at the same time", shown(per_round(both, cost), 1.0));
+    let limit = ratios(both, |turn, i, j| cost(&alone[i][j]) / cost(turn));
+    println!("  {:<44} {}", "rate of both / local", shown(limit, 0.01));
+    Ok(())
 }
 
 fn compare(

@@ -9,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
-use ackline::replicate::{Quorum, QuorumOptions};
+use ackline::replicate::{Link, Message, Quorum, QuorumOptions};
 use ackline::{Log, Options, Retention};
 
 use crate::Places;
@@ -27,10 +28,14 @@ pub(crate) struct Partner {
 
 impl Partner {
     /// Starts this program in another role. It tells the address that it listens on.
-    pub(crate) fn start(role: &str, directory: &Path, own: &str) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn start(
+        role: &str,
+        places: &Places<'_>,
+        own: &str,
+    ) -> Result<Self, Box<dyn Error>> {
         let mut process = Command::new(std::env::current_exe()?)
-            .args([role, own, "--dir"])
-            .arg(directory)
+            .args([role, own, "--other-pause", &places.pause.as_micros().to_string(), "--dir"])
+            .arg(places.other)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -56,8 +61,14 @@ fn serve_until_orphaned(address: SocketAddr) -> Result<(), Box<dyn Error>> {
 }
 
 /// How the logs of both processes are opened.
-pub(crate) fn open(directory: &Path, network: &Network) -> Result<(Log, Quorum), Box<dyn Error>> {
-    let quorum = network.quorum(&QuorumOptions::new(2))?;
+pub(crate) fn open(
+    directory: &Path,
+    network: &Network,
+    pause: Duration,
+) -> Result<(Log, Quorum), Box<dyn Error>> {
+    let slow = |link| Arc::new(SlowDisk { link, pause }) as Arc<dyn Link>;
+    let links = network.links().into_iter().map(slow).collect();
+    let quorum = Quorum::new(&QuorumOptions::new(2), links)?;
     let options = Options::new().retention(Retention::keep_consumed());
     let log = options.replicator(Arc::new(quorum.clone())).open(directory)?;
     network.start(&quorum)?;
@@ -65,15 +76,23 @@ pub(crate) fn open(directory: &Path, network: &Network) -> Result<(Log, Quorum),
 }
 
 /// The follower of a leader with that address.
-pub(crate) fn follow(directory: &Path, addresses: &[SocketAddr]) -> Result<(), Box<dyn Error>> {
-    let opened = open(&directory.join("follower"), &Network::new(1, addresses))?;
+pub(crate) fn follow(
+    directory: &Path,
+    addresses: &[SocketAddr],
+    pause: Duration,
+) -> Result<(), Box<dyn Error>> {
+    let opened = open(&directory.join("follower"), &Network::new(1, addresses), pause)?;
     serve_until_orphaned(addresses[1])?;
     drop(opened);
     Ok(())
 }
 
 /// Takes writes of a fixed size; the first byte of each says whether to keep it.
-pub(crate) fn write_and_sync(directory: &Path, bytes: usize) -> Result<(), Box<dyn Error>> {
+pub(crate) fn write_and_sync(
+    directory: &Path,
+    bytes: usize,
+    pause: Duration,
+) -> Result<(), Box<dyn Error>> {
     let directory = directory.join(format!("process {}", std::process::id()));
     std::fs::create_dir(&directory)?;
     let (file, listener) = (zero_filled(&directory)?, TcpListener::bind("127.0.0.1:0")?);
@@ -86,6 +105,7 @@ pub(crate) fn write_and_sync(directory: &Path, bytes: usize) -> Result<(), Box<d
             if record[0] == KEEP {
                 file.write_all_at(&record, at).expect("the raw file takes a write");
                 file.sync_data().expect("the raw file syncs");
+                wait(pause);
                 at = (at + bytes as u64) % (FILE_BYTES / bytes * bytes) as u64;
             }
             if socket.write_all(&record[..1]).is_err() {
@@ -94,6 +114,30 @@ pub(crate) fn write_and_sync(directory: &Path, bytes: usize) -> Result<(), Box<d
         }
     });
     serve_until_orphaned(address)
+}
+
+/// The rest of a slow disk's sync.
+fn wait(pause: Duration) {
+    if !pause.is_zero() {
+        std::thread::sleep(pause);
+    }
+}
+
+/// A link of one whose disk is slow. What is durable is said on the thread that has synced it, so
+/// that a pause before that is one of the sync.
+#[derive(Debug)]
+struct SlowDisk {
+    link: Arc<dyn Link>,
+    pause: Duration,
+}
+
+impl Link for SlowDisk {
+    fn send(&self, message: Message) {
+        if matches!(message, Message::Synced { .. }) {
+            wait(self.pause);
+        }
+        self.link.send(message);
+    }
 }
 
 const KEEP: u8 = 1;
@@ -123,7 +167,7 @@ pub(crate) struct Remote {
 
 impl Remote {
     pub(crate) fn new(way: Way, places: &Places<'_>, bytes: usize) -> Result<Self, Box<dyn Error>> {
-        let partner = Partner::start("--write", places.other, &bytes.to_string())?;
+        let partner = Partner::start("--write", places, &bytes.to_string())?;
         let socket = TcpStream::connect(partner.address)?;
         socket.set_nodelay(true)?;
         let (socket, file) = (Mutex::new(socket), zero_filled(places.own)?);

@@ -37,7 +37,7 @@ pub(crate) struct Orders {
 /// Runs until it is killed, or its supervisor is gone.
 pub(crate) fn run(directory: &Path, orders: &Orders) -> Result<(), Failure> {
     let network = Network::new(orders.number, &orders.addresses);
-    let quorum = network.quorum(&QuorumOptions::new(orders.copies))?;
+    let quorum = Quorum::new(&QuorumOptions::new(orders.copies), network.links())?;
     // All is kept, so that the nodes can be compared at the end.
     let options = Options::new().retention(Retention::keep_consumed());
     let log = options.replicator(Arc::new(quorum.clone())).open(directory)?;

@@ -15,8 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use ackline::Result;
-use ackline::replicate::{Link, Message, Quorum, QuorumOptions};
+use ackline::replicate::{Link, Message, Quorum};
 
 /// More than the window of the quorum, so that only a peer that has stalled loses messages.
 const BACKLOG_BYTES_MAX: usize = 16 << 20;
@@ -163,10 +162,9 @@ impl Network {
         Self { number: own_number, address, links: others.map(link).collect() }
     }
 
-    /// A quorum with a link to each of the others.
-    pub(crate) fn quorum(&self, options: &QuorumOptions) -> Result<Quorum> {
-        let links = self.links.iter().map(|link| Arc::clone(link) as Arc<dyn Link>);
-        Quorum::new(options, links.collect())
+    /// A link to each of the others, for a quorum.
+    pub(crate) fn links(&self) -> Vec<Arc<dyn Link>> {
+        self.links.iter().map(|link| Arc::clone(link) as Arc<dyn Link>).collect()
     }
 
     /// Connects the quorum, once its log is open. The connections last as long as the process.

@@ -142,7 +142,7 @@ impl Cluster for Sockets {
         let counting = QuorumOptions::new(self.shape.copies)
             .resend_after(Duration::from_millis(200))
             .lost_after(Duration::from_secs(1));
-        let quorum = network.quorum(&counting)?;
+        let quorum = Quorum::new(&counting, network.links())?;
         let log = seats[node].open(options.replicator(Arc::new(quorum.clone())))?;
         network.start(&quorum).expect("the port is free");
         self.nodes.borrow_mut()[node] = Some(Node { address, quorum, relays });
