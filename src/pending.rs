@@ -28,6 +28,8 @@ pub(crate) struct Ticket {
     /// here is one there, too.
     replicas: Option<Box<Ticket>>,
     done: AtomicBool,
+    /// The outcome is an error. Not looked at before it is done.
+    failed: AtomicBool,
     /// Threads that are parked or about to be. Raised without the lock, lowered under it.
     waiting: AtomicUsize,
     /// Those of them for which the outcome here is enough. The others sleep on until the one at
@@ -98,7 +100,11 @@ impl Ticket {
         if !self.done.load(Ordering::Acquire) {
             return None;
         }
-        self.state.lock().result.clone()
+        if self.failed.load(Ordering::Relaxed) {
+            self.state.lock().result.clone()
+        } else {
+            Some(Ok(()))
+        }
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -214,6 +220,7 @@ impl Ticket {
             return Vec::new();
         }
         state.result = Some(result.clone());
+        self.failed.store(result.is_err(), Ordering::Relaxed);
         self.done.store(true, Ordering::Release);
         let wakers = std::mem::take(&mut state.wakers);
         let callbacks = std::mem::take(&mut state.callbacks);
