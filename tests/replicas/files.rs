@@ -7,7 +7,7 @@ use ackline::{Ack, Epoch, Error, Options, Position, Result};
 use crate::common::{Machine, has_suffix, is_segment, payload, small};
 use crate::double::{Node, payloads};
 
-fn append(node: &Node, messages: std::ops::Range<u64>) {
+pub(crate) fn append(node: &Node, messages: std::ops::Range<u64>) {
     let topic = node.log.topic("t").expect("it is made").with_ack(Ack::Synced);
     for i in messages {
         topic.append(payload(i)).expect("it is durable here");
@@ -125,10 +125,10 @@ impl Step {
         [(Self::Truncate(kept), tail), (Self::Reset(snapshot), empty)]
     }
 
-    pub(crate) fn run(&self, node: &Node) -> Result<()> {
+    pub(crate) fn run(&self, node: &Node, epoch: u64) -> Result<()> {
         match self {
-            Self::Truncate(kept) => node.handle().truncate(Epoch(2), *kept),
-            Self::Reset(snapshot) => node.handle().reset(Epoch(2), snapshot),
+            Self::Truncate(kept) => node.handle().truncate(Epoch(epoch), *kept),
+            Self::Reset(snapshot) => node.handle().reset(Epoch(epoch), snapshot),
         }
     }
 
@@ -140,6 +140,14 @@ impl Step {
         }
     }
 
+    /// How many messages there are then: [`payload`]s from 0 on.
+    pub(crate) fn messages(&self) -> u64 {
+        match self {
+            Self::Truncate(_) => 20,
+            Self::Reset(_) => 0,
+        }
+    }
+
     /// Its number in `REPLICA`.
     fn number(&self) -> u8 {
         match self {
@@ -148,16 +156,42 @@ impl Step {
         }
     }
 
-    /// A machine whose process ended when nothing of the step was done but to say so.
+    /// A machine that lost its power when nothing of the step was done but to say so.
     pub(crate) fn begun(&self, machine: &Machine) -> Machine {
-        let begun = (0..400).find_map(|call| {
+        let lose = |node: &Node| {
+            let disk = &node.machine.disk;
+            disk.crash_as(&disk.unsynced().all(false));
+        };
+        self.stopped(machine, lose, |_| true)
+    }
+
+    /// A machine whose process was killed when the rename was done, and not yet synced.
+    pub(crate) fn renamed(&self, machine: &Machine) -> Machine {
+        let is_renamed = |machine: &Machine| {
+            let names = machine.disk.names();
+            !names.iter().any(|name| has_suffix(name, "tmp")) && machine.disk.unsynced().names > 0
+        };
+        self.stopped(machine, |node| node.machine.disk.kill(), is_renamed)
+    }
+
+    /// The first machine of a kind of those that stop within the step, and have to finish it.
+    fn stopped(
+        &self,
+        machine: &Machine,
+        crash: impl Fn(&Node),
+        is_meant: impl Fn(&Machine) -> bool,
+    ) -> Machine {
+        let found = (0..400).find_map(|call| {
             let node = Node::on(machine.fork(), small());
             node.machine.disk.die_at(node.machine.disk.calls() + call);
-            drop(self.run(&node));
-            node.machine.disk.crash_as(&node.machine.disk.unsynced().all(false));
-            (promise(&node.machine)[0] == self.number()).then_some(node.machine)
+            drop(self.run(&node, 2));
+            crash(&node);
+            // In both slots, or one torn write makes it unsaid.
+            let file = node.machine.disk.file("REPLICA").expect("it is a replica");
+            let is_pending = [5, 4096 + 5].iter().all(|at| file[*at] == self.number());
+            (is_pending && is_meant(&node.machine)).then_some(node.machine)
         });
-        begun.expect("it is said before anything is done")
+        found.expect("every step comes by there")
     }
 }
 
@@ -171,7 +205,7 @@ fn check_salvage(step: &Step, machine: &Machine, call: u64, crash: Crash) -> boo
     let node = Node::on(machine.fork(), small());
     let before = node.end();
     node.machine.disk.die_at(node.machine.disk.calls() + call);
-    let finished = step.run(&node).is_ok();
+    let finished = step.run(&node, 2).is_ok();
     node.machine.disk.crash(crash);
     let salvaged = salvage_on(&*node.machine.disk.storage());
     let salvaged = salvaged.unwrap_or_else(|error| panic!("{error} at call {call}, {crash:?}"));
@@ -213,8 +247,8 @@ fn check_refused(machine: &Machine) {
     let (promised, names) = (promise(machine), machine.disk.names());
     for _ in 0..2 {
         let refused = Node::try_on(machine.clone(), small()).map(|node| node.end());
-        let named = matches!(&refused, Err(Error::Corrupt { file, .. }) if file == "REPLICA");
-        assert!(named, "{refused:?}");
+        let right = matches!(&refused, Err(Error::Corrupt { file, .. }) if file == "REPLICA");
+        assert!(right, "{refused:?}");
         let salvaged = salvage_on(&*machine.disk.storage());
         assert!(matches!(salvaged, Err(Error::Corrupt { .. })), "{salvaged:?}");
     }
