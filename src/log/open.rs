@@ -81,6 +81,9 @@ pub(super) fn open(
     for leftover in &removed_files {
         storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;
     }
+    if promises.is_none() && options.replicator.is_some() && mutant::on(Mutant::PromiseBeforeLog) {
+        promises = Some(PromiseFile::create(&*storage)?);
+    }
     let recovered = if listing.bases.is_empty() {
         let log_id = options.replicator.as_ref().and_then(|replicator| replicator.log_id());
         create(&*storage, &listing, (&config, log_id), (&*clock, &draws))?

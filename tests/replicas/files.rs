@@ -290,20 +290,50 @@ fn a_promise_without_its_log_is_refused_and_kept() {
     }
 }
 
+/// Whether what is left of a first opening is a place for a replica.
+fn check_made(machine: Machine, told: &str) {
+    let node = Node::try_on(machine, small());
+    let node = node.unwrap_or_else(|error| panic!("{error} {told}"));
+    node.lead(1);
+    drop(node.log.topic("t"));
+    append(&node, 0..3);
+}
+
+/// Cuts the power at a call of a first opening, and goes through all that can be left of the
+/// directory; answers whether the opening was done before, and how many outcomes there were.
+fn check_making(call: u64) -> (bool, usize) {
+    let machine = Machine::new(call);
+    machine.disk.die_at(call);
+    let made = Node::try_on(machine.clone(), small()).is_ok();
+    for crash in [Crash::Kill, Crash::Power] {
+        let ended = machine.fork();
+        ended.disk.reseed(call);
+        ended.disk.crash(crash);
+        check_made(ended, &format!("at call {call}, {crash:?}"));
+    }
+    let unsynced = machine.disk.unsynced();
+    assert!(unsynced.names <= 8, "too many names to go through all outcomes: {unsynced:?}");
+    let outcomes = 1_usize << unsynced.names;
+    for names in 0..outcomes {
+        for survive in [false, true] {
+            let mut outcome = unsynced.all(survive);
+            outcome.names = (0..unsynced.names).map(|i| names >> i & 1 == 1).collect();
+            let cut = machine.fork();
+            cut.disk.crash_as(&outcome);
+            check_made(cut, &format!("at call {call}, {outcome:?}"));
+        }
+    }
+    (made, outcomes)
+}
+
 #[test]
 fn a_replica_can_be_made_wherever_the_power_is_cut() {
-    for crash in [Crash::Power, Crash::Kill] {
-        let made = (0..400).find(|call| {
-            let machine = Machine::new(*call);
-            machine.disk.die_at(*call);
-            let made = Node::try_on(machine.clone(), small()).is_ok();
-            machine.disk.crash(crash);
-            let node = Node::on(machine, small());
-            node.lead(1);
-            drop(node.log.topic("t"));
-            append(&node, 0..3);
-            made
-        });
-        assert!(made.is_some_and(|calls| calls > 10), "{made:?}");
-    }
+    let mut most = 0;
+    let made = (0..400).find(|call| {
+        let (made, outcomes) = check_making(*call);
+        most = most.max(outcomes);
+        made
+    });
+    assert!(made.is_some_and(|calls| calls > 10), "{made:?}");
+    assert!(most >= 4, "two names are never unsynced at a time: {most}");
 }
