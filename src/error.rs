@@ -62,8 +62,9 @@ pub enum Error {
         /// The newest version that can be read.
         supported: u8,
     },
-    /// Something that was promised to be on disk is damaged or missing. Nothing was changed; see
-    /// [`salvage`](crate::salvage).
+    /// Something that was promised to be on disk is damaged or missing. Nothing was changed but
+    /// leftovers, and what a replica was in the middle of; see [`salvage`](crate::salvage). Where
+    /// the file is `REPLICA`, salvage does not help: see `docs/replication.md`.
     #[error("corrupt log at byte {byte} of {file}: expected {expected}, found {found}")]
     Corrupt {
         /// The file.

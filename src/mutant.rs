@@ -136,7 +136,8 @@ mutants! {
         InheritedCountsAtOnce "What a leader inherited counts before a frame of its own epoch does."
         TruncateByWatermark "A follower cuts its log at its watermark, not where the epochs part."
         PromiseNotDurable "A promise to follow an epoch is answered before it is durable."
-        TruncationNotIntended "Nothing on the disk says that a truncation is under way.";
+        TruncationNotIntended "Nothing on the disk says that a truncation is under way."
+        PromiseBeforeLog "A replica's promise is made before the log that it is about.";
     "wake-ups":
         WaiterNotWoken "A commit that is done does not wake the threads that wait for it."
         LeadNotHandedOn "A waiter is made the leader and not woken."

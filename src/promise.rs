@@ -22,6 +22,8 @@ const VERSION: u8 = 1;
 const SLOT_BYTES: usize = 512;
 /// The slots lie in different sectors, whatever sectors a disk has.
 const SLOTS_AT: [u64; 2] = [0, 4096];
+/// Where a slot says which step is to be finished.
+pub(crate) const INTENT_AT: u64 = 5;
 const CELL_AT: usize = 64;
 const CHECKSUM_AT: usize = SLOT_BYTES - 4;
 

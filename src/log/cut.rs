@@ -14,7 +14,7 @@ use crate::format::frame::Kind;
 use crate::format::header::{SegmentHead, frames_at};
 use crate::format::name;
 use crate::offset::Position;
-use crate::promise::Intent;
+use crate::promise::{INTENT_AT, Intent, PromiseFile};
 use crate::segment::chunk::usize_of;
 use crate::segment::scan::{Scan, scan};
 use crate::segment::sealed::open_segment;
@@ -39,16 +39,95 @@ pub(super) struct Kept {
     tail: Tail,
 }
 
-impl Bench<'_> {
-    /// Finishes what was begun, if anything was.
-    pub(super) fn finish(&self, intent: Intent) -> Result<()> {
-        match intent {
-            Intent::None => Ok(()),
-            Intent::Truncate(end) => self.truncate(end),
-            Intent::Reset(base) => self.put_in_place(base),
-        }
+/// Reads what a replica has promised, and finishes what was begun by its word.
+///
+/// The directory must be synced before: a rename that is seen need not be on the disk, and the
+/// intent must not leave it first. Until this is done, no segment is to be read, and no `.tmp` to
+/// be removed: it may be the only copy of what the log is to hold.
+pub(super) fn open_promises(storage: &dyn Storage) -> Result<PromiseFile> {
+    let kept = PromiseFile::open(storage)?;
+    let intent = kept.get().intent;
+    if intent != Intent::None {
+        finish(storage, intent)?;
+        kept.change(|promise| promise.intent = Intent::None)?;
     }
+    Ok(kept)
+}
 
+/// Finishes what was begun, if anything was.
+///
+/// Fails with [`Error::Corrupt`] where files are missing that no step takes away. Then nothing is
+/// changed, and the intent has to stay: without it, what is left would be taken for the log.
+pub(super) fn finish(storage: &dyn Storage, intent: Intent) -> Result<()> {
+    match intent {
+        Intent::None => Ok(()),
+        Intent::Truncate(end) => truncate(storage, end),
+        Intent::Reset(base) => put_in_place(storage, base),
+    }
+}
+
+/// Removes the segments behind the one that holds `end`, and gives the prepared one its place.
+/// Where it is not there under its temporary name, that was done.
+fn truncate(storage: &dyn Storage, end: Position) -> Result<()> {
+    let listing = list(storage)?;
+    let Some(base) = listing.bases.iter().rev().find(|base| **base <= end).copied() else {
+        return Err(missing(format!("the segment to cut at {end}"), "none at or below it"));
+    };
+    let unfinished = name::unfinished(base);
+    if !listing.temporary.contains(&unfinished) {
+        return Ok(());
+    }
+    // The newest first: what is left has no hole, whenever this ends.
+    for behind in listing.bases.iter().rev().filter(|behind| **behind > base) {
+        remove(storage, *behind)?;
+    }
+    // Its index knows of what is given up.
+    remove_name(storage, &name::index(base))?;
+    writer::give_name(storage, &unfinished, &name::segment(base))
+}
+
+/// Removes all segments and gives the prepared one its place. Where it is not there under its
+/// temporary name, that was done.
+fn put_in_place(storage: &dyn Storage, base: Position) -> Result<()> {
+    let listing = list(storage)?;
+    let (unfinished, segment) = (name::unfinished(base), name::segment(base));
+    if !listing.temporary.contains(&unfinished) {
+        if listing.bases.contains(&base) {
+            return Ok(());
+        }
+        return Err(missing(format!("{unfinished} or {segment}"), "neither"));
+    }
+    for base in listing.bases.iter().rev() {
+        remove(storage, *base)?;
+    }
+    writer::give_name(storage, &unfinished, &segment)
+}
+
+fn missing(expected: String, found: &str) -> Error {
+    Error::corrupt(name::replica(), INTENT_AT, expected, found)
+}
+
+/// Removes a segment and its index, durably.
+fn remove(storage: &dyn Storage, base: Position) -> Result<()> {
+    remove_name(storage, &name::index(base))?;
+    remove_name(storage, &name::segment(base))?;
+    sync_names(storage)
+}
+
+pub(super) fn sync_names(storage: &dyn Storage) -> Result<()> {
+    storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))
+}
+
+fn remove_name(storage: &dyn Storage, file_name: &str) -> Result<()> {
+    match storage.remove(file_name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", file_name, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Bench<'_> {
     /// What is left of a log that is cut at `end`.
     ///
     /// Fails with [`Error::NotContinuous`] if no frame ends there.
@@ -62,27 +141,6 @@ impl Bench<'_> {
             return Err(Error::NotContinuous { start: found, end });
         }
         Ok(Kept { segment, checkpoint, tail })
-    }
-
-    /// Removes the segments behind the one that holds `end`, and gives the prepared one its place.
-    /// Where it is not there under its temporary name, that was done.
-    fn truncate(&self, end: Position) -> Result<()> {
-        let listing = list(self.storage)?;
-        let Some(base) = listing.bases.iter().rev().find(|base| **base <= end).copied() else {
-            let start = listing.bases.first().copied().unwrap_or(end);
-            return Err(Error::NotContinuous { start, end });
-        };
-        let unfinished = name::unfinished(base);
-        if !listing.temporary.contains(&unfinished) {
-            return Ok(());
-        }
-        // The newest first: what is left has no hole, whenever this ends.
-        for behind in listing.bases.iter().rev().filter(|behind| **behind > base) {
-            self.remove(*behind)?;
-        }
-        // Its index knows of what is given up.
-        self.remove_name(&name::index(base))?;
-        writer::give_name(self.storage, &unfinished, &name::segment(base))
     }
 
     /// Makes a segment anew, without what lies behind `end`, durable with its temporary name. The
@@ -105,7 +163,7 @@ impl Bench<'_> {
         let checkpoint = (kept.checkpoint.clone(), old.head.checkpoint_entries);
         let idle = marker(Kind::Idle, end, &kept.tail, end);
         writer::fill(spare, &start, &checkpoint, &frames, &idle)?;
-        self.sync_names()
+        sync_names(self.storage)
     }
 
     fn prepare(
@@ -119,7 +177,7 @@ impl Bench<'_> {
         let bytes = needed + room;
         let unfinished = name::unfinished(base);
         // An earlier attempt may have left it.
-        self.remove_name(&unfinished)?;
+        remove_name(self.storage, &unfinished)?;
         match writer::prepare(self.storage, &unfinished, bytes) {
             // Without room for more, there may still be room for what is there.
             Err(Error::Full { .. }) => writer::prepare(self.storage, &unfinished, needed),
@@ -143,41 +201,6 @@ impl Bench<'_> {
         };
         let checkpoint = (checkpoint.to_vec(), head.checkpoint_entries);
         writer::fill(spare, &start, &checkpoint, &[], &start.marker())?;
-        self.sync_names()
-    }
-
-    /// Removes all segments and gives the prepared one its place. Where it is not there under its
-    /// temporary name, that was done.
-    fn put_in_place(&self, base: Position) -> Result<()> {
-        let listing = list(self.storage)?;
-        let unfinished = name::unfinished(base);
-        if !listing.temporary.contains(&unfinished) {
-            return Ok(());
-        }
-        for base in listing.bases.iter().rev() {
-            self.remove(*base)?;
-        }
-        writer::give_name(self.storage, &unfinished, &name::segment(base))
-    }
-
-    /// Removes a segment and its index, durably.
-    fn remove(&self, base: Position) -> Result<()> {
-        self.remove_name(&name::index(base))?;
-        self.remove_name(&name::segment(base))?;
-        self.sync_names()
-    }
-
-    fn sync_names(&self) -> Result<()> {
-        let synced = self.storage.sync_directory();
-        synced.map_err(|e| Error::io("sync", self.storage.describe(), e))
-    }
-
-    fn remove_name(&self, file_name: &str) -> Result<()> {
-        match self.storage.remove(file_name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove", file_name, error))
-            }
-            _ => Ok(()),
-        }
+        sync_names(self.storage)
     }
 }

@@ -16,7 +16,7 @@ use crate::format::name::{self, FileKind};
 use crate::mutant::{self, Mutant};
 use crate::offset::{Epoch, Position};
 use crate::options::Options;
-use crate::promise::{Intent, PromiseFile};
+use crate::promise::PromiseFile;
 use crate::segment::chunk::usize_of;
 use crate::segment::recovery::{Verdict, classify_tail};
 use crate::segment::scan::{Scan, Stop, scan};
@@ -30,7 +30,7 @@ use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, RwLock, thread};
 
 use super::create::create;
-use super::cut::Bench;
+use super::cut::{open_promises, sync_names};
 use super::older::{check_older, read_head, seal_previous};
 use super::replay::Replay;
 use super::replica::Attached;
@@ -68,25 +68,21 @@ pub(super) fn open(
     // an error, between the renaming of a segment and the sync of the directory. What is
     // appended to that segment now must not be lost with its name.
     if !mutant::on(Mutant::SkipDirectorySyncAtOpen) {
-        storage.sync_directory().map_err(|e| Error::io("sync", storage.describe(), e))?;
+        sync_names(&*storage)?;
     }
     let config = config_of(&options);
     let mut promises = None;
     if listing.has_replica {
         check_replicated(&options)?;
-        let kept = PromiseFile::open(&*storage)?;
-        let bench = Bench { storage: &*storage, config: &config, clock: &*clock, draws: &draws };
-        let intent = kept.get().intent;
-        if intent != Intent::None {
-            bench.finish(intent)?;
-            kept.change(|promise| promise.intent = Intent::None)?;
-            listing = list(&*storage)?;
-        }
-        promises = Some(kept);
+        promises = Some(open_promises(&*storage)?);
+        listing = list(&*storage)?;
     }
     let removed_files = std::mem::take(&mut listing.temporary);
     for leftover in &removed_files {
         storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;
+    }
+    if promises.is_none() && options.replicator.is_some() && mutant::on(Mutant::PromiseBeforeLog) {
+        promises = Some(PromiseFile::create(&*storage)?);
     }
     let recovered = if listing.bases.is_empty() {
         let log_id = options.replicator.as_ref().and_then(|replicator| replicator.log_id());

@@ -13,7 +13,7 @@ use crate::replicate::{EpochStart, Frames, History, LogEnd, ReplicaStatus, Repli
 use crate::segment::sealed::open_segment;
 use crate::shared::Shared;
 
-use super::cut::Bench;
+use super::cut::{Bench, finish};
 use super::older::read_head;
 use super::open::{list, recover};
 
@@ -233,7 +233,7 @@ impl Shared {
 
     fn finish_intent(&self, intent: Intent) -> Result<()> {
         let (bench, commits) = (self.bench(), &self.commits);
-        bench.finish(intent)?;
+        finish(bench.storage, intent)?;
         let listing = list(bench.storage)?;
         let by = (bench.clock, bench.draws);
         let recovered = recover(bench.storage, &listing, bench.config, by)?;

@@ -3,7 +3,8 @@
 //! Every segment is read from its first byte to its last. Where frames are damaged, the file is
 //! written anew with a marker that says which positions are lost; everything else stays where it
 //! is, so positions and offsets keep their meaning. Nothing is deleted: a file that is replaced
-//! is first copied to the directory `quarantine`.
+//! is first copied to the directory `quarantine`. Before all that, a step that a replica was in the
+//! middle of is finished, as opening would.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::state::State;
 use crate::storage::disk::DiskStorage;
 use crate::storage::{Storage, read_full, write_full};
 
+use super::cut::{open_promises, sync_names};
 use super::frames::{Run, find_salt};
 use super::open::{list, lock};
 use super::replay::Replay;
@@ -35,7 +37,7 @@ const SEGMENT_BYTES_MAX: u64 = 8 << 30;
 pub struct SalvageReport {
     /// Segments that were read.
     pub segments: usize,
-    /// What is lost, in order. Empty if the log is whole: then nothing was changed.
+    /// What is lost, in order. Empty if the log is whole: then no segment was written anew.
     pub lost: Vec<Lost>,
     /// Files that were copied to the directory `quarantine` before they were replaced.
     pub quarantined: Vec<String>,
@@ -60,13 +62,15 @@ pub struct Lost {
 /// [`Error::Lagged`]. Acknowledgements that are lost only mean that messages are delivered again.
 /// Where the very end of the log is lost, so are the last offsets of its topics: they are given
 /// to other messages. A topic or group whose name is lost is called `lost topic 7` or
-/// `lost group 7`.
+/// `lost group 7`. If the log is a replica and its process ended while frames were given up or a
+/// snapshot took their place, that is finished first.
 ///
 /// # Errors
 ///
 /// [`Error::Locked`], [`Error::NotADirectory`], [`Error::UnsupportedVersion`];
-/// [`Error::Corrupt`] if there is nothing to begin with; [`Error::Full`] or [`Error::Io`]: what
-/// was done so far stays, and salvage can be called again.
+/// [`Error::Corrupt`] if there is nothing to begin with, or of the file `REPLICA` if it is damaged
+/// or files are missing that it tells of, and then nothing was removed; [`Error::Full`] or
+/// [`Error::Io`]: what was done so far stays, and salvage can be called again.
 ///
 /// # Examples
 ///
@@ -92,7 +96,13 @@ pub fn salvage(directory: impl AsRef<Path>) -> Result<SalvageReport> {
 )]
 pub fn salvage_on(storage: &dyn Storage) -> Result<SalvageReport> {
     let _guard = lock(storage, Duration::from_secs(1), false)?;
-    let listing = list(storage)?;
+    let mut listing = list(storage)?;
+    if listing.has_replica {
+        // As opening does: what a step has prepared looks like a leftover, and may be all there is.
+        sync_names(storage)?;
+        open_promises(storage)?;
+        listing = list(storage)?;
+    }
     for leftover in &listing.temporary {
         storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;
     }

@@ -6,6 +6,7 @@ mod common;
 
 mod double;
 mod failing;
+mod faults;
 mod files;
 mod following;
 mod leading;
