@@ -104,6 +104,7 @@ impl PromiseFile {
         let io = |e| Error::io("read", name::replica(), e);
         let file = storage.open(&name::replica()).map_err(io)?;
         let mut newest: Option<(u64, Promise)> = None;
+        let mut order = SLOTS_AT;
         for at in SLOTS_AT {
             let mut slot = [0; SLOT_BYTES];
             let read = read_full(&*file, &mut slot, at).map_err(io)?;
@@ -111,6 +112,7 @@ impl PromiseFile {
                 && newest.as_ref().is_none_or(|known| known.0 < found.0)
             {
                 newest = Some(found);
+                order = if at == SLOTS_AT[0] { [SLOTS_AT[1], at] } else { SLOTS_AT };
             }
         }
         let Some(kept) = newest else {
@@ -118,8 +120,9 @@ impl PromiseFile {
             return Err(Error::corrupt(name::replica(), 0, "what this replica promised", found));
         };
         let opened = Self { file, kept: Mutex::new(kept) };
-        // One slot may be of a change that was not answered, or be there in the cache alone.
-        opened.change(|_| {})?;
+        // One slot may be of a change that was not answered, or be there in the cache alone. The one
+        // that counts stays until the other one is whole.
+        opened.store(order, |_| {})?;
         Ok(opened)
     }
 
@@ -144,11 +147,15 @@ impl PromiseFile {
     /// Changes what is promised, durably. After an error it is unknown what a reader would find:
     /// the log must not go on.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Promise)) -> Result<()> {
+        self.store(SLOTS_AT, change)
+    }
+
+    fn store(&self, order: [u64; 2], change: impl FnOnce(&mut Promise)) -> Result<()> {
         let mut kept = self.kept.lock();
         let (generation, mut promise) = (kept.0 + 1, kept.1.clone());
         change(&mut promise);
         let slot = promise.encode(generation);
-        for at in SLOTS_AT {
+        for at in order {
             let io = |operation| move |e| Error::io(operation, name::replica(), e);
             write_full(&*self.file, &slot, at).map_err(io("write"))?;
             if !mutant::on(Mutant::PromiseNotDurable) {
@@ -196,6 +203,23 @@ mod tests {
             assert!(found == answered || found == answered + 1, "{found} after {answered}");
             if found > 0 {
                 assert_eq!(stored(&disk), promise(found));
+            }
+        }
+    }
+
+    #[test]
+    fn the_slot_that_counts_is_not_written_before_the_other_one_is_whole() {
+        for (seed, lost) in (0..32).flat_map(|seed| SLOTS_AT.map(|at| (seed, at))) {
+            for call in 0..8 {
+                let disk = SimDisk::new(seed);
+                let file = PromiseFile::create(&*disk.storage()).expect("it is made");
+                file.change(|kept| *kept = promise(2)).expect("it is kept");
+                write_full(&*file.file, &[7; 30], lost + 20).expect("writes");
+                file.file.sync().expect("syncs");
+                disk.die_at(disk.calls() + call);
+                drop(PromiseFile::open(&*disk.storage()));
+                disk.crash(Crash::Power);
+                assert_eq!(stored(&disk), promise(2), "seed {seed}, slot {lost}, call {call}");
             }
         }
     }
