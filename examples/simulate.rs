@@ -11,9 +11,11 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
 #![allow(clippy::disallowed_methods, reason = "an example uses clocks like anyone")]
 
+use std::convert::Infallible;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -86,16 +88,18 @@ fn main() -> ExitCode {
     };
     let campaign = arguments.campaign;
     if arguments.history {
-        println!("{}", history(campaign.seed).join("\n"));
+        history(campaign.seed).for_each(|line| println!("{line}"));
         return ExitCode::SUCCESS;
     }
     let progress = Progress::new(campaign.crashes);
     let runs = Arc::new(AtomicU64::new(0));
-    watch_for_standstill(&campaign, &runs);
+    let watched = watch_for_standstill(&campaign, &runs);
     let result = campaign.run(&|summary| {
         runs.store(summary.runs, Ordering::Relaxed);
         progress.show(summary.crashes());
     });
+    // No run ends any more from here on: what follows may take as long as it likes.
+    drop(watched);
     progress.end();
     match result {
         Ok(summary) => passed(&campaign, &summary, progress.began.elapsed()),
@@ -103,25 +107,26 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends the program once a run has taken so long that it must hang.
-fn watch_for_standstill(campaign: &Campaign, runs: &Arc<AtomicU64>) {
+/// Ends the program once a run has taken so long that it must hang, until what it returns is
+/// dropped.
+fn watch_for_standstill(campaign: &Campaign, runs: &Arc<AtomicU64>) -> Sender<Infallible> {
     let (campaign, runs) = (campaign.clone(), Arc::clone(runs));
-    // It ends with the program.
+    let (watched, over) = channel();
     std::thread::spawn(move || {
         let mut before = u64::MAX;
-        loop {
-            std::thread::sleep(STANDSTILL);
+        while over.recv_timeout(STANDSTILL) == Err(RecvTimeoutError::Timeout) {
             let now = runs.load(Ordering::Relaxed);
             if now == before {
                 // The runs are counted in the order of their seeds: this one is not over.
                 let seed = campaign.seed.wrapping_add(now);
                 eprintln!("the run of seed {seed} does not end");
-                eprintln!("again: simulate --seed {seed} --crashes 1");
+                eprintln!("what it does until then: simulate --seed {seed} --history");
                 std::process::exit(1);
             }
             before = now;
         }
     });
+    watched
 }
 
 fn passed(campaign: &Campaign, summary: &Summary, took: Duration) -> ExitCode {
@@ -151,9 +156,9 @@ fn passed(campaign: &Campaign, summary: &Summary, took: Duration) -> ExitCode {
 fn failed(failure: &Failure) -> ExitCode {
     let Failure { seed, violation, crashes, .. } = failure;
     eprintln!("seed {seed} breaks a promise, after {crashes} crashes:\n{violation}");
+    eprintln!("again: simulate --seed {seed} --crashes 1");
     eprintln!("looking for the shortest history that shows it ...");
     println!("{}", failure.shortest_history().join("\n"));
-    eprintln!("again: simulate --seed {seed} --crashes 1");
     ExitCode::FAILURE
 }
 

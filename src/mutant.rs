@@ -137,7 +137,12 @@ mutants! {
         TruncateByWatermark "A follower cuts its log at its watermark, not where the epochs part."
         PromiseNotDurable "A promise to follow an epoch is answered before it is durable."
         TruncationNotIntended "Nothing on the disk says that a truncation is under way."
-        PromiseBeforeLog "A replica's promise is made before the log that it is about.";
+        PromiseBeforeLog "A replica's promise is made before the log that it is about."
+        StaleAckCounted "An ack of an earlier epoch counts in this one."
+        PromoteLagging "A replica that lacks acknowledged records is made the leader."
+        TooFewPromises "A candidate leads with one promise too few."
+        FollowerAcksUnsynced "A follower acks frames before they are durable."
+        FollowerAcksUnmatched "A follower acks all that it holds, whether or not it is the leader's.";
     "wake-ups":
         WaiterNotWoken "A commit that is done does not wake the threads that wait for it."
         LeadNotHandedOn "A waiter is made the leader and not woken."
@@ -148,12 +153,6 @@ mutants! {
         WorkNotAnnounced "What nobody waits for is queued without a word to the background."
         CallbackNotAnnounced "A callback is left to the background without a word to it."
         ChangeMissed "A thread goes to sleep though something changed since it looked.";
-    "replication":
-        StaleAckCounted "An ack of an earlier epoch counts in this one."
-        PromoteLagging "A replica that lacks acknowledged records is made the leader."
-        TooFewPromises "A candidate leads with one promise too few."
-        FollowerAcksUnsynced "A follower acks frames before they are durable."
-        FollowerAcksUnmatched "A follower acks all that it holds, whether or not it is the leader's.";
 }
 
 /// Whether this mutant is the one that is switched on.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::{name, u32_at, u64_at};
 use crate::mutant::{self, Mutant};
-use crate::offset::{Epoch, Position};
+use crate::offset::{Epoch, NUMBER_MAX, Position};
 use crate::storage::{Storage, StorageFile, read_full, write_full};
 use crate::sync::Mutex;
 
@@ -76,7 +76,8 @@ impl Promise {
         let whole = slot.len() == SLOT_BYTES
             && u32_at(slot, 0) == MAGIC
             && u32_at(slot, CHECKSUM_AT) == crc32fast::hash(&slot[..CHECKSUM_AT])
-            && slot[4] == VERSION;
+            && slot[4] == VERSION
+            && [8, 16, 24, 32].iter().all(|at| u64_at(slot, *at) < NUMBER_MAX);
         let cell_bytes = u32_at(slot.get(40..44).filter(|_| whole)?, 0) as usize;
         let at = Position(u64_at(slot, 32));
         let intent = match slot[5] {
@@ -250,10 +251,17 @@ mod tests {
         for byte in 0..=255 {
             assert!(Promise::decode(&[byte; SLOT_BYTES]).is_none());
         }
-        let mut slot = promise(1).encode(4);
-        slot[40..44].copy_from_slice(&u32::MAX.to_le_bytes());
-        let checksum = crc32fast::hash(&slot[..CHECKSUM_AT]);
-        slot[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
-        assert!(Promise::decode(&slot).is_none(), "a length that does not fit");
+        let with = |at: usize, bytes: &[u8]| {
+            let mut slot = promise(1).encode(4);
+            slot[at..at + bytes.len()].copy_from_slice(bytes);
+            let checksum = crc32fast::hash(&slot[..CHECKSUM_AT]);
+            slot[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+            Promise::decode(&slot)
+        };
+        assert!(with(40, &u32::MAX.to_le_bytes()).is_none(), "a length that does not fit");
+        for at in [8, 16, 24, 32] {
+            assert!(with(at, &(NUMBER_MAX - 1).to_le_bytes()).is_some(), "the last number");
+            assert!(with(at, &NUMBER_MAX.to_le_bytes()).is_none(), "a number nobody wrote");
+        }
     }
 }

@@ -17,9 +17,11 @@ mod handles;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ackline::{Error, GroupOptions, Log, Offset, Options, Record, SyncPolicy};
+use ackline::replicate::{Quorum, QuorumOptions};
+use ackline::{Epoch, Error, GroupOptions, Log, Offset, Options, Record, SyncPolicy};
 
 use common::{Machine, assert_holds, fill, poll, poll_one, small};
 
@@ -327,6 +329,18 @@ fn invalid_group_options_are_named() {
         );
     }
     assert!(log.groups(&topic).is_empty());
+}
+
+#[test]
+fn an_epoch_behind_which_none_is_left_is_refused() {
+    let machine = Machine::new(1);
+    let alone = Quorum::new(&QuorumOptions::new(1), Vec::new()).expect("one of one");
+    let log = machine.open(Options::new().replicator(Arc::new(alone.clone())));
+    for epoch in [1 << 62, u64::MAX] {
+        assert_error!(alone.campaign(Epoch(epoch)), Error::InvalidOption { option: "epoch", .. });
+    }
+    alone.campaign(Epoch((1 << 62) - 1)).expect("the last one");
+    log.topic("t").expect("it leads").append("still").expect("appends");
 }
 
 #[test]

@@ -234,6 +234,17 @@ fn a_whole_log_is_left_alone() {
 }
 
 #[test]
+fn a_log_that_is_open_is_not_salvaged() {
+    let (disk, segments) = written();
+    disk.flip_bit(&segments[1], 600, 0);
+    let log = open(&disk).expect("the damage lies in an older segment");
+    let refused = salvage_on(&*disk.storage());
+    assert!(matches!(refused, Err(Error::Locked { .. })), "{refused:?}");
+    log.close().expect("closes");
+    assert!(!salvage_on(&*disk.storage()).expect("salvages").lost.is_empty());
+}
+
+#[test]
 fn a_segment_with_a_wrong_name_is_refused_rather_than_filled_up_to() {
     let (disk, segments) = written();
     disk.kill();

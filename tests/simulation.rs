@@ -10,6 +10,7 @@ mod sim;
 
 use sim::Lie;
 use sim::campaign::{Campaign, Failure, Summary};
+use sim::labels::label;
 
 fn number(variable: &str, default: u64) -> u64 {
     match std::env::var(variable) {
@@ -72,4 +73,16 @@ fn a_storage_that_skips_syncs_is_found_out() {
 #[test]
 fn a_storage_that_skips_directory_syncs_is_found_out() {
     check_found_out(Lie::SyncDirectory);
+}
+
+/// The same storage breaks several promises, and which one depends on what is left out.
+#[test]
+fn the_shortest_history_shows_the_promise_that_was_broken() {
+    for seed in 1..8 {
+        let lie = Some(Lie::SyncDirectory);
+        let failure = campaign(seed, 1000, lie).expect_err("what is not synced is lost");
+        let history = failure.shortest_history();
+        let shown = history.last().and_then(|line| line.strip_prefix("=> "));
+        assert_eq!(shown.map(label), Some(label(&failure.violation)), "seed {}", failure.seed);
+    }
 }

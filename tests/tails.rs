@@ -6,7 +6,7 @@
 mod common;
 
 use ackline::simulation::{Crash, salvage_on};
-use ackline::{Error, Log, Media, Offset, Options};
+use ackline::{Error, Log, Media, Offset, Options, Topic};
 
 use common::{Machine, fill, payload, read_all, small};
 
@@ -40,6 +40,10 @@ fn salvaged() -> (Machine, u64) {
 fn check_all_but(log: &Log, lost: u64, end: u64) {
     let topic = log.topic("t").expect("a topic");
     assert_eq!(topic.offsets().end, Offset(end));
+    check_up_to(&topic, lost, end);
+}
+
+fn check_up_to(topic: &Topic, lost: u64, end: u64) {
     for i in 0..end {
         match topic.read_from(Offset(i)).expect("reads").next() {
             Some(Ok(message)) if i != lost => assert_eq!(message.payload(), payload(i)),
@@ -67,6 +71,28 @@ fn a_gap_stays_where_it_is_however_often_the_log_ends_behind_it() {
         }
         check_all_but(&machine.open(Options::new()), lost, end);
     }
+}
+
+#[test]
+fn a_gap_is_written_again_with_an_unproven_record_behind_it() {
+    let (machine, lost) = salvaged();
+    let files = machine.segments().len();
+    let log = machine.open(Options::new());
+    // So short that it fits behind the gap into the file that salvage has made.
+    log.topic("t").expect("a topic").append("short").expect("appends");
+    assert_eq!(machine.segments().len(), files, "the log has not rolled");
+    machine.disk.kill();
+    let log = machine.open(Options::new());
+    let (topic, report) = (log.topic("t").expect("a topic"), log.report());
+    assert_eq!(machine.segments().len(), files + 1, "the tail was moved");
+    // With the gap come the twelve records between it and the one that is not proven.
+    assert!(report.rewritten_bytes < 300, "{report:?}");
+    let moved = machine.segments().pop().expect("a segment").1;
+    let in_moved = |i| moved.windows(300).any(|window| window == payload(i));
+    assert!(in_moved(lost + 1) && !in_moved(lost - 1), "all from the gap on");
+    check_up_to(&topic, lost, 20);
+    let short = topic.read_from(Offset(20)).expect("reads").next();
+    assert_eq!(short.expect("it is there").expect("reads").payload(), b"short");
 }
 
 #[test]

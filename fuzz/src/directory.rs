@@ -1,14 +1,16 @@
-//! A log's directory in which files were damaged, cut, lost, renamed, swapped or added.
+//! A log's directory in which files were damaged, cut, lost, renamed, swapped or added, and in which
+//! a replica may have promised anything.
 //!
 //! Opening it must answer `Ok` or a typed error and never panic. What can be read must be what
 //! was written, at the offset at which it was written.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ackline::replicate::{Quorum, QuorumOptions};
 use ackline::simulation::{SimClock, SimDisk, salvage_on};
-use ackline::{Error, Log, Record};
+use ackline::{Epoch, Error, Log, Record};
 
 use crate::{Bytes, File, disk_with, files_of, options, read_all, use_and_reopen};
 
@@ -32,11 +34,56 @@ pub fn run(data: &[u8]) {
         damage(&mut files, &mut bytes);
     }
     let (disk, clock) = (disk_with(&files, 1), SimClock::new());
+    if files.iter().any(|(name, _)| name == "REPLICA") {
+        return open_replica(original, &disk, &clock);
+    }
     match options(&disk, &clock).open_on(disk.storage()) {
         Ok(log) => check_and_use(original, log, &disk, &clock),
         Err(Error::Corrupt { .. }) => salvage(original, &disk, &clock),
         Err(Error::UnsupportedVersion { .. } | Error::ForeignFile { .. }) => {}
         Err(error) => panic!("an unexpected answer to a damaged directory: {error:?}"),
+    }
+}
+
+/// Opens what is a replica's, alone, and lets it lead where an epoch is left for that: twice, so
+/// that what was appended must still be there.
+fn open_replica(original: &Original, disk: &SimDisk, clock: &SimClock) {
+    let mut appended = None;
+    for _ in 0..2 {
+        let alone = Quorum::new(&QuorumOptions::new(1), Vec::new()).expect("one of one");
+        let options = options(disk, clock).replicator(Arc::new(alone.clone()));
+        let log = match options.open_on(disk.storage()) {
+            Ok(log) => log,
+            // It is to be cut where it has no segment any more.
+            Err(
+                Error::Corrupt { .. }
+                | Error::UnsupportedVersion { .. }
+                | Error::ForeignFile { .. }
+                | Error::NotContinuous { .. },
+            ) => return,
+            Err(error) => panic!("an unexpected answer to a damaged replica: {error:?}"),
+        };
+        let Err(Error::Fenced { epoch: Epoch(promised) }) = alone.campaign(Epoch(0)) else {
+            panic!("a replica never leads an epoch that it has promised");
+        };
+        let led = match alone.campaign(Epoch(promised + 1)) {
+            Ok(()) => true,
+            // The last epoch of all was promised.
+            Err(Error::InvalidOption { .. }) => false,
+            Err(error) => panic!("it leads alone: {error:?}"),
+        };
+        let Ok(topic) = log.topic("fuzzed") else { return };
+        let receipt = topic.append("appended");
+        assert!(led || receipt.is_err(), "who does not lead takes nothing");
+        if let Some(offset) = appended.filter(|_| led) {
+            let message = topic.read_from(offset).expect("it is there").next();
+            let message = message.expect("what was appended is there").expect("it can be read");
+            assert_eq!(message.payload(), b"appended", "what was appended reads back");
+            return;
+        }
+        check(original, &log);
+        appended = receipt.ok().map(|receipt| receipt.offset);
+        drop(log.close());
     }
 }
 
@@ -70,8 +117,8 @@ fn check(original: &Original, log: &Log) {
     for name in log.topics() {
         let Ok(topic) = log.topic(&name) else { continue };
         for message in read_all(&topic).0 {
-            // A topic whose name salvage could not find is not compared.
-            if name.starts_with("lost topic") {
+            // Neither a topic whose name salvage could not find nor what was appended here is compared.
+            if name.starts_with("lost topic") || name == "fuzzed" {
                 continue;
             }
             let written = original.payloads.get(&(name.clone(), message.offset().0));
@@ -85,7 +132,11 @@ fn damage(files: &mut Vec<File>, bytes: &mut Bytes<'_>) {
     if files.is_empty() {
         return;
     }
-    let (kind, i) = (bytes.u8() % 10, bytes.below(files.len()));
+    let kind = bytes.u8();
+    if kind >= 250 {
+        return files.push(("REPLICA".to_owned(), promises(bytes)));
+    }
+    let (kind, i) = (kind % 10, bytes.below(files.len()));
     let at = bytes.below(files[i].1.len());
     let content = &mut files[i].1;
     match kind {
@@ -125,6 +176,23 @@ fn damage(files: &mut Vec<File>, bytes: &mut Bytes<'_>) {
         }
         _ => content.extend_from_slice(&vec![bytes.u8(); bytes.below(2048)]),
     }
+}
+
+/// What a replica has promised, in two slots of which some are what one can have written.
+fn promises(bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let mut file = vec![0; 4096 + 512];
+    for at in [0, 4096] {
+        let slot = &mut file[at..at + 512];
+        let (is_whole, length) = (!bytes.u8().is_multiple_of(4), usize::from(bytes.u8()));
+        let content = bytes.take(length);
+        slot[..content.len()].copy_from_slice(content);
+        if is_whole {
+            slot[..5].copy_from_slice(b"AKLR\x01");
+            let checksum = crc32fast::hash(&slot[..508]);
+            slot[508..].copy_from_slice(&checksum.to_le_bytes());
+        }
+    }
+    file
 }
 
 /// Makes a log of several segments with two topics and a group.

@@ -7,7 +7,7 @@ use crate::commit::Found;
 use crate::commit::replicas::{Outlet, Standing};
 use crate::error::{Error, Result};
 use crate::mutant::{self, Mutant};
-use crate::offset::{Epoch, Position};
+use crate::offset::{Epoch, NUMBER_MAX, Position};
 use crate::promise::{Intent, Promise, PromiseFile};
 use crate::replicate::{EpochStart, Frames, History, LogEnd, ReplicaStatus, Replicator, Snapshot};
 use crate::segment::sealed::open_segment;
@@ -64,6 +64,15 @@ impl super::Log {
     }
 }
 
+/// One that is larger than any in a file was chosen by mistake, and no epoch would be left behind it.
+fn check_epoch(epoch: Epoch) -> Result<()> {
+    if epoch.0 < NUMBER_MAX {
+        return Ok(());
+    }
+    let reason = format!("{epoch} is not below {NUMBER_MAX}");
+    Err(Error::InvalidOption { option: "epoch", reason })
+}
+
 impl Shared {
     fn promises(&self) -> Result<&PromiseFile> {
         self.promises.as_ref().ok_or(Error::Closed)
@@ -101,6 +110,7 @@ impl Shared {
     }
 
     fn follow_locked(&self, epoch: Epoch) -> Result<()> {
+        check_epoch(epoch)?;
         let promised = self.promise()?.epoch;
         let standing = self.commits.standing();
         let leads_it = matches!(standing, Standing::Leading { epoch: ours, .. } if ours == epoch);
@@ -127,6 +137,7 @@ impl Shared {
 
     pub(crate) fn lead(&self, epoch: Epoch, needed: LogEnd) -> Result<()> {
         let _changing = self.changing.lock();
+        check_epoch(epoch)?;
         let promised = self.promise()?.epoch;
         let ours = self.history()?.log_end();
         if epoch < promised || epoch <= ours.epoch.max(self.promised_at_open) {

@@ -121,7 +121,8 @@ impl LogHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::Fenced`] if a newer epoch was promised.
+    /// [`Error::Fenced`] if a newer epoch was promised; [`Error::InvalidOption`] if the epoch is not
+    /// below 2⁶².
     pub fn follow(&self, epoch: Epoch) -> Result<()> {
         self.shared()?.follow(epoch)
     }
@@ -134,7 +135,8 @@ impl LogHandle {
     /// # Errors
     ///
     /// [`Error::Lagging`] if this log does not go as far as `needed`; [`Error::Fenced`] if a newer
-    /// epoch was promised, or frames of this epoch or a newer one exist.
+    /// epoch was promised, or frames of this epoch or a newer one exist; [`Error::InvalidOption`] if
+    /// the epoch is not below 2⁶².
     pub fn lead(&self, epoch: Epoch, needed: LogEnd) -> Result<()> {
         self.shared()?.lead(epoch, needed)
     }

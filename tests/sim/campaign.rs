@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, MutexGuard};
 
 use ackline::simulation::Counts;
 
+use super::labels::label;
 use super::setup::Setup;
 use super::steps::COUNTED;
 use super::world::World;
@@ -127,7 +129,7 @@ impl Campaign {
         while !shared.over.load(Ordering::Relaxed) {
             let number = shared.next.fetch_add(1, Ordering::Relaxed);
             let seed = self.seed.wrapping_add(number);
-            let (world, result) = run(seed, self.lie, &BTreeSet::new(), false);
+            let (world, result) = run(seed, self.lie, &BTreeSet::new(), None);
             let outcome = (Summary::of(&world), result.err());
             drop(world);
             let mut merged = shared.lock();
@@ -178,9 +180,14 @@ impl Merged {
     }
 }
 
-/// Runs one seed, but for the operations in `skip`.
-fn run(seed: u64, lie: Option<Lie>, skip: &BTreeSet<usize>, verbose: bool) -> (World, Checked) {
-    let mut world = World::new(Setup::draw(seed, lie), verbose);
+/// Runs one seed, but for the operations in `skip`, and tells `notes` of each step.
+fn run(
+    seed: u64,
+    lie: Option<Lie>,
+    skip: &BTreeSet<usize>,
+    notes: Option<Sender<String>>,
+) -> (World, Checked) {
+    let mut world = World::new(Setup::draw(seed, lie), notes);
     let damaged = lie.is_none() && damage::is_drawn(seed);
     let caught = catch_unwind(AssertUnwindSafe(|| {
         if damaged { damage::run(&mut world, skip) } else { world.run(skip) }
@@ -195,23 +202,25 @@ fn run(seed: u64, lie: Option<Lie>, skip: &BTreeSet<usize>, verbose: bool) -> (W
     (world, result)
 }
 
-/// What the run of a seed does, line by line.
-pub(crate) fn history(seed: u64) -> Vec<String> {
-    told(seed, None, &BTreeSet::new())
+/// What the run of a seed does, line by line, each as soon as it happens: a run that hangs is told
+/// up to there.
+pub(crate) fn history(seed: u64) -> impl Iterator<Item = String> {
+    let (notes, lines) = channel();
+    std::thread::spawn(move || tell(seed, None, &BTreeSet::new(), &notes));
+    lines.into_iter()
 }
 
-fn told(seed: u64, lie: Option<Lie>, skip: &BTreeSet<usize>) -> Vec<String> {
-    let (world, result) = run(seed, lie, skip, true);
-    let mut history = vec![format!("{:?}", world.setup)];
-    history.extend(world.notes.unwrap_or_default());
+/// Tells all that the run does, and what it comes to.
+fn tell(seed: u64, lie: Option<Lie>, skip: &BTreeSet<usize>, notes: &Sender<String>) {
+    let (world, result) = run(seed, lie, skip, Some(notes.clone()));
+    drop(world);
     if let Err(Violation(violation)) = result {
-        history.push(format!("=> {violation}"));
+        notes.send(format!("=> {violation}")).expect("who listens does so to the end");
     }
-    history
 }
 
 impl Failure {
-    /// The history of the run without the operations that are not needed to break the promise.
+    /// The history of the run without the operations that are not needed to break the same promise.
     pub(crate) fn shortest_history(&self) -> Vec<String> {
         let mut skip = BTreeSet::new();
         let ops = Setup::draw(self.seed, self.lie).ops;
@@ -220,7 +229,7 @@ impl Failure {
         loop {
             let before = skip.len();
             for op in (0..ops).rev() {
-                if skip.insert(op) && run(self.seed, self.lie, &skip, false).1.is_ok() {
+                if skip.insert(op) && !self.is_shown_without(&skip) {
                     skip.remove(&op);
                 }
             }
@@ -230,6 +239,16 @@ impl Failure {
             }
         }
         std::panic::set_hook(silent);
-        told(self.seed, self.lie, &skip)
+        let (notes, lines) = channel();
+        tell(self.seed, self.lie, &skip, &notes);
+        drop(notes);
+        lines.into_iter().collect()
+    }
+
+    /// Whether the run breaks the same promise without some of its operations. Another one would be
+    /// another history than what was asked for.
+    fn is_shown_without(&self, skip: &BTreeSet<usize>) -> bool {
+        let (_, result) = run(self.seed, self.lie, skip, None);
+        result.is_err_and(|Violation(violation)| label(&violation) == label(&self.violation))
     }
 }

@@ -93,6 +93,7 @@ pub(super) fn run(world: &mut World, skip: &BTreeSet<usize>) -> Checked {
     (setup.max_age, setup.retained_bytes, setup.keeps_consumed) = (None, None, true);
     setup.lossy = false;
     world.setup = Rc::new(setup);
+    world.note(|| format!("{:?}", world.setup));
     let mut rng = Rng::new(mix(world.setup.seed, 9));
     world.open(&mut rng, Loss::Power)?;
     let lie = [Some(Fault::Stale), Some(Fault::Misdirected), None][rng.index(8).min(2)];

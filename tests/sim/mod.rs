@@ -15,12 +15,14 @@
 //! | `situations` | operations in orders that single draws hardly ever bring about |
 //! | `steps` | which operation comes next |
 //! | `campaign` | many runs, their counts, and the report of a failure |
+//! | `labels` | which check a violation comes from |
 
 pub(crate) mod campaign;
 mod crashes;
 mod damage;
 mod drain;
 mod groups;
+pub(crate) mod labels;
 mod lying;
 mod model;
 mod reads;

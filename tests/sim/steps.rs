@@ -98,6 +98,7 @@ impl World {
     /// Runs the operations of the seed, but for those in `skip`.
     pub(super) fn run(&mut self, skip: &BTreeSet<usize>) -> Checked {
         let seed = self.setup.seed;
+        self.note(|| format!("{:?}", self.setup));
         let mut rng = Rng::new(mix(seed, 2));
         self.open(&mut rng, Loss::Power)?;
         for op in 0..self.setup.ops {

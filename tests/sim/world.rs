@@ -6,6 +6,7 @@ mod state;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use ackline::simulation::{Call, Clock, Counts, Fault, Rng, SimClock, SimDisk, Storage};
@@ -156,7 +157,8 @@ pub(crate) struct World {
     /// Recoveries that were compared with the model, and the records in them.
     pub(crate) checked: (u64, u64),
     pub(crate) trace: u64,
-    pub(crate) notes: Option<Vec<String>>,
+    /// Whoever listens to what happens.
+    pub(crate) notes: Option<Sender<String>>,
     pub(crate) next_token: u64,
     next_message: u64,
     /// Which of the actors acts.
@@ -178,7 +180,7 @@ pub(crate) enum Failed {
 }
 
 impl World {
-    pub(crate) fn new(setup: Setup, verbose: bool) -> Self {
+    pub(crate) fn new(setup: Setup, notes: Option<Sender<String>>) -> Self {
         let disk = SimDisk::new(mix(setup.seed, 1));
         disk.set_sector_mode(setup.sectors());
         Self {
@@ -193,7 +195,7 @@ impl World {
             tally: BTreeMap::new(),
             checked: (0, 0),
             trace: 0,
-            notes: verbose.then(Vec::new),
+            notes,
             next_token: 1,
             next_message: 0,
             acting: 0,
@@ -236,10 +238,10 @@ impl World {
         self.notes = branch.notes;
     }
 
-    /// Writes a line into the history, if one is kept.
-    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
-        if let Some(notes) = &mut self.notes {
-            notes.push(line());
+    /// Tells whoever listens to the history, if anybody does.
+    pub(crate) fn note(&self, line: impl FnOnce() -> String) {
+        if let Some(notes) = &self.notes {
+            notes.send(line()).expect("who listens does so to the end");
         }
     }
 

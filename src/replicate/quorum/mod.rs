@@ -219,7 +219,8 @@ impl Quorum {
     /// # Errors
     ///
     /// [`Error::Fenced`] if this epoch or a newer one is known: each attempt takes a new one.
-    /// [`Error::Closed`] if no log is attached. What is found out later is told by [`promote`](Self::promote) and [`role`](Self::role).
+    /// [`Error::Closed`] if no log is attached. [`Error::InvalidOption`] if the epoch is not below 2⁶².
+    /// What is found out later is told by [`promote`](Self::promote) and [`role`](Self::role).
     pub fn campaign(&self, epoch: Epoch) -> Result<()> {
         let attached = self.attached().ok_or(Error::Closed)?;
         let promised = attached.log.promised()?;
