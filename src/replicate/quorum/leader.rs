@@ -158,12 +158,21 @@ impl Leading {
                 sent.into_iter().chain(next).collect()
             }
             Ok(None) if again => self.feed(link, rules).into_iter().collect(),
+            // What was offered is not written yet, which settling tells.
+            Ok(None) => Vec::new(),
             // It is not kept any more: the replica needs a snapshot, and will say so.
             Err(Error::NotContinuous { .. }) => self.introduce(link, now).into_iter().collect(),
-            // What was offered is not written yet, which settling tells; or the log is broken or
-            // closed, which it tells everyone.
-            Ok(None) | Err(_) => Vec::new(),
+            Err(error) => {
+                self.cannot_feed(link, &error, now);
+                Vec::new()
+            }
         }
+    }
+
+    /// The leader's own log cannot be read for a replica, which is told of it: it is tried again
+    /// after a while.
+    pub(super) fn cannot_feed(&mut self, link: usize, error: &Error, now: Duration) {
+        self.peers[link].fail(format!("the leader cannot read its log: {error}"), now);
     }
 
     /// An answer of a replica, in this epoch.
@@ -194,12 +203,12 @@ impl Leading {
             }
             // Also of one that follows already: it may have been restarted and hold less.
             Message::Following { end, .. } => {
-                peer.follow(end, now);
+                peer.follow(end, written, now);
                 self.moved(link, rules)
             }
             Message::Synced { end, .. } => {
                 let Some(progress) = peer.following_mut() else { return Vec::new() };
-                progress.ack(end, now);
+                progress.ack(end, written, now);
                 peer.floor = Some(progress.matched);
                 self.moved(link, rules)
             }
@@ -272,6 +281,12 @@ impl Leading {
     /// How many replicas are in sync, the leader included.
     pub(super) fn available(&self, rules: &Rules, now: Duration) -> usize {
         1 + self.peers.iter().filter(|peer| peer.is_available(now, rules.lost_after)).count()
+    }
+
+    /// Whether something lacks copies that replicas which are there could still take.
+    pub(super) fn awaits_copies(&self, rules: &Rules) -> bool {
+        let there = 1 + self.peers.iter().filter(|peer| peer.following().is_some()).count();
+        self.written > self.advanced && there >= rules.copies
     }
 
     /// How many bytes lack copies.

@@ -54,8 +54,17 @@ impl Peer {
         self.state = State::Probing { since: now, snapshot: false };
     }
 
-    pub(super) fn follow(&mut self, end: Position, now: Duration) {
-        self.state = State::Following(Progress::new(end, now));
+    /// It holds the leader's log up to `end`, of what is written up to `written`.
+    pub(super) fn follow(&mut self, end: Position, written: Position, now: Duration) {
+        let mut progress = Progress::new(end, now);
+        // It may only have said it again; one that was restarted holds less than it had said.
+        if let Some(before) = self.following().filter(|before| before.matched <= end) {
+            (progress.rounds_left, progress.goal) = (before.rounds_left, before.goal);
+        } else {
+            progress.goal = written;
+        }
+        progress.look_whether_level(written);
+        self.state = State::Following(progress);
         self.floor = Some(end);
         self.failure = None;
     }
@@ -68,9 +77,15 @@ impl Peer {
     /// Whether it is in sync, so that it can be expected to hold what is written next.
     pub(super) fn is_available(&self, now: Duration, lost_after: Duration) -> bool {
         let is_fresh = now.saturating_sub(self.heard_at) <= lost_after;
-        self.connected && is_fresh && self.following().is_some()
+        let is_level = self.following().is_some_and(|progress| progress.rounds_left == 0);
+        self.connected && is_fresh && is_level
     }
 }
+
+/// A replica that joins is level once it has caught up so often with what was written when it began
+/// to. The second time is about what came during the first, so that little is missing at the end,
+/// however long the first one took and however much is being written.
+const ROUNDS: u8 = 2;
 
 /// How far a replica that follows has come: `matched <= sent_to`.
 #[derive(Debug)]
@@ -79,6 +94,10 @@ pub(super) struct Progress {
     pub(super) matched: Position,
     /// All below was sent to it, though it may be lost.
     pub(super) sent_to: Position,
+    /// How often it has to catch up before it is level with the leader.
+    rounds_left: u8,
+    /// Where it has caught up.
+    goal: Position,
     /// When the window was last empty or moved.
     moved_at: Duration,
     /// Where a gap was answered already: the frames behind one each tell of it.
@@ -96,11 +115,21 @@ impl Progress {
         Self {
             matched: end,
             sent_to: end,
+            rounds_left: ROUNDS,
+            goal: end,
             moved_at: now,
             rewound_to: None,
             reading: false,
             again: false,
             quiet: false,
+        }
+    }
+
+    /// Once it has caught up, it begins to catch up with what is written now.
+    fn look_whether_level(&mut self, written: Position) {
+        while self.rounds_left > 0 && self.matched >= self.goal {
+            self.rounds_left -= 1;
+            self.goal = written;
         }
     }
 
@@ -125,13 +154,14 @@ impl Progress {
         true
     }
 
-    /// The replica holds all below `end`.
-    pub(super) fn ack(&mut self, end: Position, now: Duration) {
+    /// The replica holds all below `end`, of what is written up to `written`.
+    pub(super) fn ack(&mut self, end: Position, written: Position, now: Duration) {
         if end > self.matched {
             self.matched = end;
             self.sent_to = self.sent_to.max(end);
             self.moved_at = now;
             self.rewound_to = None;
+            self.look_whether_level(written);
         }
     }
 
@@ -195,7 +225,7 @@ mod tests {
         assert!(!sent(&mut progress, 100, 600), "sent before");
         assert!(!sent(&mut progress, 700, 401), "over the window");
         assert!(sent(&mut progress, 700, 400));
-        progress.ack(Position(1100), NOW);
+        progress.ack(Position(1100), Position(1100), NOW);
         assert!(sent(&mut progress, 1100, 5000), "alone");
     }
 
@@ -208,7 +238,7 @@ mod tests {
         assert!(sent(&mut progress, 100, 200));
         progress.gap(Position(100));
         assert_eq!(progress.sent_to, Position(300), "the same gap");
-        progress.ack(Position(200), NOW);
+        progress.ack(Position(200), Position(300), NOW);
         progress.gap(Position(100));
         assert_eq!(progress.sent_to, Position(300), "an answer that came late");
         progress.gap(Position(200));
@@ -220,7 +250,7 @@ mod tests {
         let patience = Duration::from_secs(1);
         let mut progress = Progress::new(Position(0), NOW);
         assert!(sent(&mut progress, 0, 300));
-        progress.ack(Position(100), NOW);
+        progress.ack(Position(100), Position(300), NOW);
         progress.resend(NOW + patience / 2, patience);
         assert_eq!(progress.sent_to, Position(300));
         progress.resend(NOW + patience, patience);
@@ -235,5 +265,27 @@ mod tests {
         assert!(progress.end_read(), "and reads again");
         assert_eq!(progress.next_read(Position(60), 1000), Some((Position(0), 1000)));
         assert!(!progress.end_read());
+    }
+
+    #[test]
+    fn a_replica_is_in_sync_once_it_has_caught_up_with_what_came_while_it_caught_up() {
+        let mut peer = Peer::new(true, NOW);
+        let in_sync = |peer: &Peer| peer.is_available(NOW, Duration::ZERO);
+        peer.follow(Position(0), Position(500), NOW);
+        assert!(!in_sync(&peer), "it is empty");
+        let ack = |peer: &mut Peer, end, written| {
+            peer.following_mut().expect("it follows").ack(Position(end), Position(written), NOW);
+        };
+        ack(&mut peer, 400, 600);
+        ack(&mut peer, 500, 700);
+        assert!(!in_sync(&peer), "200 bytes came meanwhile");
+        ack(&mut peer, 700, 800);
+        assert!(in_sync(&peer));
+        peer.follow(Position(700), Position(900), NOW);
+        assert!(in_sync(&peer), "it has said it again");
+        peer.follow(Position(600), Position(900), NOW);
+        assert!(!in_sync(&peer), "it was restarted and holds less");
+        peer.follow(Position(900), Position(900), NOW);
+        assert!(in_sync(&peer), "there is nothing that it lacks");
     }
 }

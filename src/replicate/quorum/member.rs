@@ -344,6 +344,13 @@ impl Member {
         }
     }
 
+    pub(super) fn cannot_feed(&mut self, link: usize, epoch: Epoch, error: &Error) {
+        let now = self.time();
+        if let Some(leading) = self.leading_in(epoch) {
+            leading.cannot_feed(link, error, now);
+        }
+    }
+
     /// Fewer copies must do from now on, or again as many as were asked for.
     pub(super) fn degrade(&mut self, copies: Option<usize>) -> Result<Vec<Effect>> {
         if copies.is_some_and(|copies| copies == 0 || copies >= self.rules.copies) {

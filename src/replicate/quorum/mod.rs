@@ -387,8 +387,10 @@ impl Quorum {
                     member.snapshot_sent(link, epoch, snapshot.position());
                     vec![Effect::Send(link, Message::Snapshot { epoch, snapshot })]
                 }),
-                // The replica asks again.
-                Err(_) => Vec::new(),
+                Err(error) => self.then(|member| {
+                    member.cannot_feed(link, epoch, &error);
+                    Vec::new()
+                }),
             },
             Effect::Read { link, epoch, from, bytes } => {
                 let frames = log.read(from, usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -462,13 +464,15 @@ impl Replicator for Quorum {
     }
 
     fn detach(&self, within: Duration) {
-        let lacks_copies = || {
-            let shared = self.inner.shared.lock();
-            let rules = shared.member.rules();
-            shared.member.leader().is_some_and(|leader| leader.lag(&rules) > 0)
-        };
         let attached = self.attached();
         let now = || attached.as_ref().and_then(|attached| attached.log.now());
+        let lacks_copies = || {
+            // A log that is poisoned has nothing more to give.
+            let works = attached.as_ref().is_some_and(|attached| attached.log.written().is_ok());
+            let shared = self.inner.shared.lock();
+            let rules = shared.member.rules();
+            works && shared.member.leader().is_some_and(|leader| leader.awaits_copies(&rules))
+        };
         let until = now().map(|now| now.saturating_add(within));
         while lacks_copies() {
             let observed = self.inner.changed.observe();
