@@ -77,6 +77,16 @@ impl Shared {
         if self.promises.is_none() { Ok(()) } else { self.change_promise(|_| {}) }
     }
 
+    /// The same while the log is open, where more is visible than is remembered: after a kill the
+    /// floor is as old as the last round of the file keeper.
+    pub(crate) fn keep_visible(&self) -> Result<()> {
+        let visible = self.commits.marks.visible();
+        match &self.promises {
+            Some(promises) if promises.get().visible < visible => self.keep_promise(),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes everything durable, marks the end of the log and lets go of the directory. Done
     /// once; later calls do nothing.
     pub(crate) fn close(&self) -> Result<()> {
@@ -95,11 +105,14 @@ impl Shared {
             self.detached.store(true, Ordering::Release);
             self.commits.fail_replicas(&Error::Closed);
         }
+        // Whoever began to promise something before the log was closed writes it before the
+        // directory is somebody else's.
+        let changing = self.changing.lock_in_drop();
         let result = result.and(self.keep_promise());
         drop(self.commits.keeping.lock_in_drop());
         let removed = self.commits.remove_spare();
         drop(self.lock.lock().take());
-        drop(closing);
+        drop((changing, closing));
         // A callback may want to close the log as well.
         self.commits.run_callbacks();
         self.wake_all();

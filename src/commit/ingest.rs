@@ -120,19 +120,25 @@ impl Commits {
         }
     }
 
-    /// Appends a record as one frame, in the name of whoever leads `epoch`: for an engine that
-    /// owns the order. The ticket comes with the frame's header.
+    /// Appends a record as one frame of `epoch`, which is not older than the frame before: for an
+    /// engine that owns the order. The ticket comes with the frame's header.
     pub(crate) fn append_ordered(
         &self,
         epoch: Epoch,
         (topic, topics_max): (&str, usize),
         record: (&Content<'_>, u64),
     ) -> Result<(Header, Arc<Ticket>)> {
+        let mut obeyed;
         loop {
             // Built anew each time: what it must follow may have changed while it waited.
             let built = {
                 let core = self.core.lock();
-                check_follows(&core, epoch)?;
+                let last = core.state.epochs().last().map_or(Epoch(0), |last| last.0);
+                let Some(promised) = core.fenced else { return Err(not_following(&core)) };
+                if epoch < last || epoch > promised {
+                    return Err(Error::Fenced { epoch: last.max(promised) });
+                }
+                obeyed = promised;
                 if core.state.topic_named(topic).is_none() {
                     core.check_topics(topics_max)?;
                 }
@@ -143,7 +149,7 @@ impl Commits {
                 continue;
             };
             let frame = Frame { header, identity, bytes: &bytes };
-            match self.take_frame(epoch, &frame) {
+            match self.take_frame(obeyed, &frame) {
                 Ok(Taken::Queued(ticket)) => {
                     self.announce_work();
                     return Ok((header, ticket));
@@ -216,8 +222,12 @@ fn check_follows(core: &Core, epoch: Epoch) -> Result<()> {
     match core.fenced {
         Some(promised) if promised == epoch => Ok(()),
         Some(promised) => Err(Error::Fenced { epoch: promised }),
-        None => Err(diverged(core.end, "this log leads, or has no replicator")),
+        None => Err(not_following(core)),
     }
+}
+
+fn not_following(core: &Core) -> Error {
+    diverged(core.end, "this log leads, or has no replicator")
 }
 
 /// The frame that comes next, with a record in it, and the topic and the epoch where they are new.

@@ -42,6 +42,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>> {
             Ok(thread) => threads.push(thread),
             Err(error) => {
                 shared.stopping.store(true, Ordering::Release);
+                shared.detached.store(true, Ordering::Release);
                 shared.commits.files.notify();
                 return Err(error);
             }
@@ -83,9 +84,9 @@ fn run_files(shared: &Shared) {
 /// a disk, nor for a callback.
 fn run_ticks(shared: &Shared) {
     loop {
-        // Whoever ends the log wakes the files' thread.
         let observed = shared.commits.files.observe();
-        if shared.stopping.load(Ordering::Acquire) {
+        // While the log is closed, copies of what was written last may still be made.
+        if shared.detached.load(Ordering::Acquire) {
             return;
         }
         if guarded(shared, tick).is_none() {
@@ -183,6 +184,7 @@ pub(super) fn keep_files(shared: &Shared) -> Result<()> {
     let commits = &shared.commits;
     let _keeping = commits.keeping.lock();
     shared.check_open()?;
+    shared.keep_visible()?;
     commits.write_sidecars();
     let retained = retention::run(shared);
     // A log that is poisoned makes no more files, and says why.

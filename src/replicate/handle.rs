@@ -164,7 +164,8 @@ impl LogHandle {
     /// # Errors
     ///
     /// [`Error::NotContinuous`] if nothing begins there or it is not kept any more: take
-    /// [`snapshot`](Self::snapshot).
+    /// [`snapshot`](Self::snapshot). [`Error::Corrupt`], also at a gap that salvage has left;
+    /// [`Error::Io`], [`Error::Closed`], [`Error::Poisoned`].
     pub fn read(&self, from: Position, bytes_max: usize) -> Result<Option<Frames>> {
         let shared = self.shared()?;
         shared.check_attached()?;
@@ -201,17 +202,21 @@ impl LogHandle {
         }
     }
 
-    /// Appends a record to a topic as one frame of its own, in the name of whoever leads `epoch`;
-    /// the topic is made if it is missing. For an engine that owns the order, such as one of Raft,
-    /// and gives every replica the same records in the same order: the frame's sequence number is
-    /// the record's index, and its epoch the term. The handle resolves once it is durable.
+    /// Appends a record to a topic as one frame of its own, of `epoch`; the topic is made if it is
+    /// missing. For an engine that owns the order, such as one of Raft, and gives every replica the
+    /// same records in the same order: the frame's sequence number is the record's index, and its
+    /// epoch the term. The handle resolves once it is durable.
+    ///
+    /// A newer epoch than was promised is promised first. An older one is taken as long as it is not
+    /// older than that of the frame before: a leader of Raft hands on what earlier ones have left. So
+    /// whether the caller still leads is for the engine to know.
     ///
     /// A record without a timestamp gets 0, so that all replicas write the same bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`], [`Error::InvalidName`], [`Error::Full`]; [`Error::Fenced`] if a newer
-    /// epoch was promised; [`Error::Diverged`] if this log leads. The handle's errors:
+    /// [`Error::TooLarge`], [`Error::InvalidName`], [`Error::Full`]; [`Error::Fenced`] if the frame
+    /// before is of a newer epoch; [`Error::Diverged`] if this log leads. The handle's errors:
     /// [`Error::Poisoned`].
     pub fn append(
         &self,
@@ -259,7 +264,7 @@ impl LogHandle {
         self.shared()?.truncate(epoch, end)
     }
 
-    /// The state at the beginning of the oldest segment from which on all frames are there.
+    /// The state at the beginning of the oldest segment.
     ///
     /// # Errors
     ///

@@ -252,7 +252,9 @@ impl Source {
                     if first.is_some() {
                         break;
                     }
-                    return Err(Error::NotContinuous { start: to, end: from });
+                    let byte = self.file_at + (at.0 - chunk.start.0);
+                    let found = format!("a gap to position {to} that salvage left");
+                    return Err(Error::corrupt(&self.file, byte, "a frame", found));
                 }
             };
             let header = chunk.header(at);

@@ -336,3 +336,25 @@ fn bytes_that_are_no_frames_are_refused() {
         }
     }
 }
+
+#[test]
+fn what_was_visible_is_not_given_up_after_a_kill_either() {
+    let node = Node::new(1, small());
+    node.lead(1);
+    drop(node.log.topic("t"));
+    node.advance(1);
+    let start = node.end();
+    let topic = node.log.topic("t").expect("it is made").with_ack(Ack::Synced);
+    for i in 0..3 {
+        topic.append(payload(i)).expect("it is durable here");
+    }
+    node.advance(1);
+    let seen = node.end();
+    // As the background does once in a while.
+    node.log.maintain().expect("a round");
+    let node = node.crash(small());
+    node.follow(2);
+    let refused = node.handle().truncate(Epoch(2), start);
+    assert!(matches!(refused, Err(Error::Diverged { .. })), "{refused:?}");
+    assert_eq!(node.end(), seen);
+}

@@ -260,6 +260,23 @@ fn a_term_that_is_over_appends_nothing() {
 }
 
 #[test]
+fn a_leader_hands_on_what_earlier_terms_have_left() {
+    let mut log = RaftLog::open(Node::new(1, small()));
+    let (flushed, _heard) = channel();
+    let first: Vec<_> = (1..=4).map(|index| entry(1, index, 10)).collect();
+    log.append(&first, &flushed).expect("appends");
+    log.append(&[entry(2, 5, 10)], &flushed).expect("appends");
+    // The leader of term 3 has another entry there, of a term before this one's.
+    log.truncate(5).expect("nothing of it is applied");
+    let others = [entry(1, 5, 20), entry(3, 6, 20)];
+    log.append(&others, &flushed).expect("it follows an entry of term 1");
+    flush(&log);
+    let log = log.crash(small());
+    let expected: Vec<_> = first.iter().chain(&others).cloned().collect();
+    assert_eq!(log.entries(1..9), expected);
+}
+
+#[test]
 fn power_cuts_lose_only_what_was_not_flushed() {
     for seed in 0..60 {
         let mut rng = Rng::new(seed);
@@ -295,6 +312,8 @@ fn power_cuts_lose_only_what_was_not_flushed() {
                 let since = 1 + rng.below(model.len() as u64);
                 log.truncate(since).expect("nothing is applied");
                 model.truncate(usize::try_from(since - 1).expect("few"));
+                // What comes next may be of an earlier term than what was there.
+                term = model.last().map_or(1, |last| last.term) + rng.below(2);
             }
             assert_eq!(log.entries(1..1000), model, "seed {seed}");
         }

@@ -97,7 +97,8 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
 ///
 /// // Somebody decided that this replica shall lead.
 /// quorum.promote(Epoch(12), Duration::from_secs(5))?;
-/// log.topic("orders")?.append("order 1")?; // On two disks when it returns.
+/// // Refused until one of the others has joined; then on two disks when it returns.
+/// log.topic("orders")?.append("order 1")?;
 /// # Ok::<(), ackline::Error>(())
 /// ```
 #[derive(Clone)]
@@ -242,6 +243,10 @@ impl Quorum {
     /// Makes this replica the leader of `epoch`, and waits for up to `timeout`, by the log's
     /// clock, until it is. Where nothing ticks, as in a simulation, use
     /// [`campaign`](Self::campaign).
+    ///
+    /// Appends are taken once enough others have joined and are in sync, which is moments later where
+    /// they are there and lack little. Until then they answer [`Error::ReplicasUnavailable`], and so
+    /// does [`Replicator::status`].
     ///
     /// # Errors
     ///

@@ -74,7 +74,7 @@ impl QuorumOptions {
         self
     }
 
-    /// How long a replica may be silent and still count as in sync. Default: 2 s.
+    /// How long a replica that has caught up may be silent and still count as in sync. Default: 2 s.
     #[must_use]
     pub fn lost_after(mut self, silence: Duration) -> Self {
         self.lost_after = silence;

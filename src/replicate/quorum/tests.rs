@@ -212,6 +212,18 @@ fn what_is_not_kept_any_more_is_not_sent() {
 }
 
 #[test]
+fn a_replica_that_the_leader_cannot_read_for_is_reported_and_tried_again() {
+    let mut member = leader(2, 2);
+    following(&mut member, 0, 20);
+    let damaged = Error::corrupt("file", 7, "a frame", "a gap");
+    assert_eq!(member.read(0, EPOCH, Err(damaged)), []);
+    assert!(member.leader().is_some_and(|leader| leader.peers[0].failure.is_some()));
+    let told = Effect::Introduce { link: 0, epoch: EPOCH };
+    assert!(!member.tick(Duration::from_millis(100)).contains(&told), "not at once");
+    assert!(member.tick(Duration::from_secs(1)).contains(&told));
+}
+
+#[test]
 fn a_leader_that_is_silent_says_that_it_is_there() {
     let mut member = leader(2, 2);
     following(&mut member, 0, 100);
