@@ -96,7 +96,10 @@ impl Promise {
 #[derive(Debug)]
 pub(crate) struct PromiseFile {
     file: Arc<dyn StorageFile>,
-    kept: Mutex<(u64, Promise)>,
+    /// The generation that was written last. Held while one is written; who asks what is promised does
+    /// not wait for the disk.
+    written: Mutex<u64>,
+    kept: Mutex<Promise>,
 }
 
 impl PromiseFile {
@@ -116,11 +119,11 @@ impl PromiseFile {
                 order = if at == SLOTS_AT[0] { [SLOTS_AT[1], at] } else { SLOTS_AT };
             }
         }
-        let Some(kept) = newest else {
+        let Some((generation, kept)) = newest else {
             let found = "two slots that are damaged";
             return Err(Error::corrupt(name::replica(), 0, "what this replica promised", found));
         };
-        let opened = Self { file, kept: Mutex::new(kept) };
+        let opened = Self { file, written: Mutex::new(generation), kept: Mutex::new(kept) };
         // One slot may be of a change that was not answered, or be there in the cache alone. The one
         // that counts stays until the other one is whole.
         opened.store(order, |_| {})?;
@@ -132,7 +135,7 @@ impl PromiseFile {
         let (unfinished, file_name) = (name::replica_unfinished(), name::replica());
         let created =
             storage.create(&unfinished).map_err(|e| Error::io("create", &unfinished, e))?;
-        let made = Self { file: created, kept: Mutex::default() };
+        let made = Self { file: created, written: Mutex::default(), kept: Mutex::default() };
         made.change(|_| {})?;
         storage
             .rename(&unfinished, &file_name)
@@ -142,7 +145,7 @@ impl PromiseFile {
     }
 
     pub(crate) fn get(&self) -> Promise {
-        self.kept.lock().1.clone()
+        self.kept.lock().clone()
     }
 
     /// Changes what is promised, durably. After an error it is unknown what a reader would find:
@@ -152,8 +155,8 @@ impl PromiseFile {
     }
 
     fn store(&self, order: [u64; 2], change: impl FnOnce(&mut Promise)) -> Result<()> {
-        let mut kept = self.kept.lock();
-        let (generation, mut promise) = (kept.0 + 1, kept.1.clone());
+        let mut written = self.written.lock();
+        let (generation, mut promise) = (*written + 1, self.get());
         change(&mut promise);
         let slot = promise.encode(generation);
         for at in order {
@@ -163,7 +166,8 @@ impl PromiseFile {
                 self.file.sync().map_err(io("sync"))?;
             }
         }
-        *kept = (generation, promise);
+        *written = generation;
+        *self.kept.lock() = promise;
         Ok(())
     }
 }

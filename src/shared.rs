@@ -62,7 +62,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Changes what is promised, durably. If that fails, nobody knows what is on the disk.
     pub(crate) fn change_promise(&self, change: impl FnOnce(&mut Promise)) -> Result<()> {
-        let visible = self.commits.marks.visible();
+        let visible = self.durably_visible();
         let Some(promises) = &self.promises else { return Err(Error::Closed) };
         let changed = promises.change(|promise| {
             promise.visible = promise.visible.max(visible);
@@ -77,10 +77,15 @@ impl Shared {
         if self.promises.is_none() { Ok(()) } else { self.change_promise(|_| {}) }
     }
 
+    /// Readers may see what a power cut takes back; that cannot be vouched for.
+    fn durably_visible(&self) -> Position {
+        self.commits.marks.visible().min(self.commits.marks.durable())
+    }
+
     /// The same while the log is open, where more is visible than is remembered: after a kill the
     /// floor is as old as the last round of the file keeper.
     pub(crate) fn keep_visible(&self) -> Result<()> {
-        let visible = self.commits.marks.visible();
+        let visible = self.durably_visible();
         match &self.promises {
             Some(promises) if promises.get().visible < visible => self.keep_promise(),
             _ => Ok(()),
@@ -94,6 +99,7 @@ impl Shared {
         if std::mem::replace(&mut *closing, true) {
             return Ok(());
         }
+        let ended = Ended(self);
         let result = self.close_log();
         self.commits.core.lock().closed = true;
         // Nothing may be written, made or deleted once the directory can be opened by others.
@@ -102,7 +108,7 @@ impl Shared {
             // Replicas may still take what was written last, and say so.
             let within = if replicas.may_wait { replicas.timeout } else { Duration::ZERO };
             replicas.outlet.detach(within);
-            self.detached.store(true, Ordering::Release);
+            drop(ended);
             self.commits.fail_replicas(&Error::Closed);
         }
         // Whoever began to promise something before the log was closed writes it before the
@@ -182,6 +188,17 @@ impl Shared {
     /// Fails once the log is closed. What is visible can be read from a poisoned log, too.
     pub(crate) fn check_readable(&self) -> Result<()> {
         if self.commits.core.lock().closed { Err(Error::Closed) } else { Ok(()) }
+    }
+}
+
+/// Ends what the replicator is given and may ask for, be it that detaching it panics: the thread that
+/// gives it the time would never end, and keep the directory locked.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.detached.store(true, Ordering::Release);
+        self.0.commits.files.notify();
     }
 }
 

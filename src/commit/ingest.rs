@@ -157,6 +157,8 @@ impl Commits {
                 Ok(Taken::Again | Taken::Known) => {}
                 // Somebody else's frame took its place.
                 Err(Error::Diverged { .. }) if self.latch.get().is_none() => {}
+                // A newer epoch was promised meanwhile, which may be as good.
+                Err(Error::Fenced { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -116,7 +116,7 @@ impl LogHandle {
         Ok(shared.commits.marks.visible())
     }
 
-    /// Promises to follow `epoch` and nothing older, durably, and leads no more. Whoever waits for
+    /// Promises to follow `epoch` and no leader of an older one, durably, and leads no more. Whoever waits for
     /// an older epoch's appends gets [`Error::Fenced`].
     ///
     /// # Errors

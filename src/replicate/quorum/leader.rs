@@ -88,7 +88,9 @@ impl Leading {
         rules: &Rules,
         now: Duration,
     ) -> Option<Effect> {
+        let written = self.written;
         let progress = self.peers[link].following_mut()?;
+        progress.lacks(written, now);
         if !progress.send(frames, rules.window, now) {
             return None;
         }
@@ -146,7 +148,11 @@ impl Leading {
         rules: &Rules,
         now: Duration,
     ) -> Vec<Effect> {
-        let Some(progress) = self.peers[link].following_mut() else { return Vec::new() };
+        let peer = &mut self.peers[link];
+        if frames.is_ok() {
+            peer.failure = None;
+        }
+        let Some(progress) = peer.following_mut() else { return Vec::new() };
         let again = progress.end_read();
         match frames {
             Ok(Some(frames)) => {
@@ -169,10 +175,22 @@ impl Leading {
         }
     }
 
-    /// The leader's own log cannot be read for a replica, which is told of it: it is tried again
-    /// after a while.
+    /// The leader's own log cannot be read for a replica. It is tried again with the next tick, and
+    /// where the log is damaged, after a while.
     pub(super) fn cannot_feed(&mut self, link: usize, error: &Error, now: Duration) {
-        self.peers[link].fail(format!("the leader cannot read its log: {error}"), now);
+        let (peer, reason) = (&mut self.peers[link], format!("cannot read for it: {error}"));
+        if matches!(error, Error::Corrupt { .. }) {
+            peer.fail(reason, now);
+            // What it would have to come through must not be kept for it.
+            peer.floor = None;
+        } else {
+            peer.failure = Some(reason);
+        }
+    }
+
+    /// Another number of copies is needed from now on.
+    pub(super) fn count_anew(&mut self, rules: &Rules) {
+        self.advanced = self.advanced.min(self.held(rules).unwrap_or_default());
     }
 
     /// An answer of a replica, in this epoch.
@@ -203,12 +221,12 @@ impl Leading {
             }
             // Also of one that follows already: it may have been restarted and hold less.
             Message::Following { end, .. } => {
-                peer.follow(end, written, now);
+                peer.follow(end, written, (now, rules.lost_after));
                 self.moved(link, rules)
             }
             Message::Synced { end, .. } => {
                 let Some(progress) = peer.following_mut() else { return Vec::new() };
-                progress.ack(end, written, now);
+                progress.ack(end, written, (now, rules.lost_after));
                 peer.floor = Some(progress.matched);
                 self.moved(link, rules)
             }

@@ -55,15 +55,19 @@ impl Peer {
     }
 
     /// It holds the leader's log up to `end`, of what is written up to `written`.
-    pub(super) fn follow(&mut self, end: Position, written: Position, now: Duration) {
+    pub(super) fn follow(
+        &mut self,
+        end: Position,
+        written: Position,
+        (now, lost_after): (Duration, Duration),
+    ) {
         let mut progress = Progress::new(end, now);
         // It may only have said it again; one that was restarted holds less than it had said.
-        if let Some(before) = self.following().filter(|before| before.matched <= end) {
-            (progress.rounds_left, progress.goal) = (before.rounds_left, before.goal);
-        } else {
-            progress.goal = written;
-        }
-        progress.look_whether_level(written);
+        progress.round = match self.following().filter(|before| before.matched <= end) {
+            Some(before) => before.round,
+            None => Round { goal: written, began_at: now, is_level: end >= written },
+        };
+        progress.look_at_round(written, (now, lost_after));
         self.state = State::Following(progress);
         self.floor = Some(end);
         self.failure = None;
@@ -77,15 +81,22 @@ impl Peer {
     /// Whether it is in sync, so that it can be expected to hold what is written next.
     pub(super) fn is_available(&self, now: Duration, lost_after: Duration) -> bool {
         let is_fresh = now.saturating_sub(self.heard_at) <= lost_after;
-        let is_level = self.following().is_some_and(|progress| progress.rounds_left == 0);
+        let is_level = self.following().is_some_and(|progress| progress.is_level(now, lost_after));
         self.connected && is_fresh && is_level
     }
 }
 
-/// A replica that joins is level once it has caught up so often with what was written when it began
-/// to. The second time is about what came during the first, so that little is missing at the end,
-/// however long the first one took and however much is being written.
-const ROUNDS: u8 = 2;
+/// A replica catches up in rounds, each with what was written when it began. It is level with its
+/// leader once a round took no longer than a replica may be silent, until one takes longer: however
+/// much it lacked at first, it then lacks what came in that time. A replica that is slower than the
+/// leader writes has longer and longer rounds.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    goal: Position,
+    began_at: Duration,
+    /// By the last round that is over.
+    is_level: bool,
+}
 
 /// How far a replica that follows has come: `matched <= sent_to`.
 #[derive(Debug)]
@@ -94,10 +105,7 @@ pub(super) struct Progress {
     pub(super) matched: Position,
     /// All below was sent to it, though it may be lost.
     pub(super) sent_to: Position,
-    /// How often it has to catch up before it is level with the leader.
-    rounds_left: u8,
-    /// Where it has caught up.
-    goal: Position,
+    round: Round,
     /// When the window was last empty or moved.
     moved_at: Duration,
     /// Where a gap was answered already: the frames behind one each tell of it.
@@ -115,8 +123,7 @@ impl Progress {
         Self {
             matched: end,
             sent_to: end,
-            rounds_left: ROUNDS,
-            goal: end,
+            round: Round { goal: end, began_at: now, is_level: false },
             moved_at: now,
             rewound_to: None,
             reading: false,
@@ -125,11 +132,23 @@ impl Progress {
         }
     }
 
-    /// Once it has caught up, it begins to catch up with what is written now.
-    fn look_whether_level(&mut self, written: Position) {
-        while self.rounds_left > 0 && self.matched >= self.goal {
-            self.rounds_left -= 1;
-            self.goal = written;
+    fn is_level(&self, now: Duration, lost_after: Duration) -> bool {
+        let Round { goal, began_at, is_level } = self.round;
+        is_level && (self.matched >= goal || now.saturating_sub(began_at) <= lost_after)
+    }
+
+    /// More is written: where nothing was lacking, a round begins.
+    pub(super) fn lacks(&mut self, written: Position, now: Duration) {
+        if self.matched >= self.round.goal {
+            (self.round.goal, self.round.began_at) = (written, now);
+        }
+    }
+
+    /// Where a round is over, the next one begins.
+    fn look_at_round(&mut self, written: Position, (now, lost_after): (Duration, Duration)) {
+        if self.matched >= self.round.goal {
+            self.round.is_level = now.saturating_sub(self.round.began_at) <= lost_after;
+            (self.round.goal, self.round.began_at) = (written, now);
         }
     }
 
@@ -155,13 +174,18 @@ impl Progress {
     }
 
     /// The replica holds all below `end`, of what is written up to `written`.
-    pub(super) fn ack(&mut self, end: Position, written: Position, now: Duration) {
+    pub(super) fn ack(
+        &mut self,
+        end: Position,
+        written: Position,
+        (now, lost_after): (Duration, Duration),
+    ) {
         if end > self.matched {
             self.matched = end;
             self.sent_to = self.sent_to.max(end);
             self.moved_at = now;
             self.rewound_to = None;
-            self.look_whether_level(written);
+            self.look_at_round(written, (now, lost_after));
         }
     }
 
@@ -225,7 +249,7 @@ mod tests {
         assert!(!sent(&mut progress, 100, 600), "sent before");
         assert!(!sent(&mut progress, 700, 401), "over the window");
         assert!(sent(&mut progress, 700, 400));
-        progress.ack(Position(1100), Position(1100), NOW);
+        progress.ack(Position(1100), Position(1100), (NOW, NOW));
         assert!(sent(&mut progress, 1100, 5000), "alone");
     }
 
@@ -238,7 +262,7 @@ mod tests {
         assert!(sent(&mut progress, 100, 200));
         progress.gap(Position(100));
         assert_eq!(progress.sent_to, Position(300), "the same gap");
-        progress.ack(Position(200), Position(300), NOW);
+        progress.ack(Position(200), Position(300), (NOW, NOW));
         progress.gap(Position(100));
         assert_eq!(progress.sent_to, Position(300), "an answer that came late");
         progress.gap(Position(200));
@@ -250,7 +274,7 @@ mod tests {
         let patience = Duration::from_secs(1);
         let mut progress = Progress::new(Position(0), NOW);
         assert!(sent(&mut progress, 0, 300));
-        progress.ack(Position(100), Position(300), NOW);
+        progress.ack(Position(100), Position(300), (NOW, NOW));
         progress.resend(NOW + patience / 2, patience);
         assert_eq!(progress.sent_to, Position(300));
         progress.resend(NOW + patience, patience);
@@ -268,24 +292,44 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_is_in_sync_once_it_has_caught_up_with_what_came_while_it_caught_up() {
-        let mut peer = Peer::new(true, NOW);
-        let in_sync = |peer: &Peer| peer.is_available(NOW, Duration::ZERO);
-        peer.follow(Position(0), Position(500), NOW);
-        assert!(!in_sync(&peer), "it is empty");
-        let ack = |peer: &mut Peer, end, written| {
-            peer.following_mut().expect("it follows").ack(Position(end), Position(written), NOW);
+    fn a_replica_is_in_sync_once_it_catches_up_in_time_and_until_it_does_not() {
+        let (patience, mut now) = (Duration::from_secs(2), NOW);
+        let mut peer = Peer::new(true, now);
+        let in_sync = |peer: &mut Peer, now| {
+            peer.heard_at = now;
+            peer.is_available(now, patience)
         };
-        ack(&mut peer, 400, 600);
-        ack(&mut peer, 500, 700);
-        assert!(!in_sync(&peer), "200 bytes came meanwhile");
-        ack(&mut peer, 700, 800);
-        assert!(in_sync(&peer));
-        peer.follow(Position(700), Position(900), NOW);
-        assert!(in_sync(&peer), "it has said it again");
-        peer.follow(Position(600), Position(900), NOW);
-        assert!(!in_sync(&peer), "it was restarted and holds less");
-        peer.follow(Position(900), Position(900), NOW);
-        assert!(in_sync(&peer), "there is nothing that it lacks");
+        let ack = |peer: &mut Peer, end, written, now| {
+            let progress = peer.following_mut().expect("it follows");
+            progress.ack(Position(end), Position(written), (now, patience));
+        };
+        peer.follow(Position(0), Position(500), (now, patience));
+        assert!(!in_sync(&mut peer, now), "it is empty");
+        now += 3 * patience;
+        ack(&mut peer, 400, 900, now);
+        ack(&mut peer, 500, 1000, now);
+        assert!(!in_sync(&mut peer, now), "as much came meanwhile");
+        now += 2 * patience;
+        ack(&mut peer, 1000, 1010, now);
+        assert!(!in_sync(&mut peer, now), "and again");
+        now += patience / 2;
+        ack(&mut peer, 1010, 1020, now);
+        assert!(in_sync(&mut peer, now));
+        now += 2 * patience;
+        assert!(!in_sync(&mut peer, now), "it has fallen behind");
+        ack(&mut peer, 1020, 1020, now);
+        assert!(!in_sync(&mut peer, now), "by more than it may");
+        peer.following_mut().expect("it follows").lacks(Position(1030), now);
+        ack(&mut peer, 1030, 1030, now + patience);
+        now += 100 * patience;
+        assert!(in_sync(&mut peer, now), "nothing is written");
+        peer.following_mut().expect("it follows").lacks(Position(1040), now);
+        assert!(in_sync(&mut peer, now + patience));
+        peer.follow(Position(1030), Position(1040), (now, patience));
+        assert!(in_sync(&mut peer, now), "it has said it again");
+        peer.follow(Position(600), Position(1040), (now, patience));
+        assert!(!in_sync(&mut peer, now), "it was restarted and holds less");
+        peer.follow(Position(1040), Position(1040), (now, patience));
+        assert!(in_sync(&mut peer, now), "there is nothing that it lacks");
     }
 }

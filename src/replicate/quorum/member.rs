@@ -358,6 +358,10 @@ impl Member {
             return Err(Error::InvalidOption { option: "copies", reason });
         }
         self.degraded = copies;
+        let rules = self.rules();
+        if let Some(leading) = self.leading() {
+            leading.count_anew(&rules);
+        }
         // A record may need fewer copies than before, or, the other way round, a campaign fewer
         // promises.
         Ok(self.win().into_iter().chain(self.settle()).collect())

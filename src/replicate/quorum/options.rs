@@ -42,8 +42,9 @@ impl QuorumOptions {
         }
     }
 
-    /// Appends are refused, before anything is written, while fewer replicas than this are
-    /// connected and following, the leader included. Default: as many as there must be copies.
+    /// Appends are refused, before anything is written, while fewer replicas than this are in sync,
+    /// the leader included; see [`PeerReport::in_sync`](super::PeerReport::in_sync). Default: as many
+    /// as there must be copies.
     #[must_use]
     pub fn min_in_sync(mut self, replicas: usize) -> Self {
         self.min_in_sync = Some(replicas);
@@ -74,7 +75,8 @@ impl QuorumOptions {
         self
     }
 
-    /// How long a replica that has caught up may be silent and still count as in sync. Default: 2 s.
+    /// How long a replica may be silent, and how long it may take to catch up with what is written,
+    /// and still count as in sync. Default: 2 s.
     #[must_use]
     pub fn lost_after(mut self, silence: Duration) -> Self {
         self.lost_after = silence;

@@ -31,9 +31,9 @@ pub enum Role {
 pub struct PeerReport {
     /// How it stands.
     pub state: PeerState,
-    /// Whether it counts as in sync: it is connected, was heard of of late, and has caught up since
-    /// it joined: with what was written then, and with what came while it did. What was written
-    /// since may still be on its way.
+    /// Whether it counts as in sync: it is connected, was heard of within
+    /// [`lost_after`](super::QuorumOptions::lost_after), and takes no longer than that to catch up
+    /// with what is written. What was written since may still be on its way.
     pub in_sync: bool,
     /// Why it could not follow or be fed, if so, since it last did.
     pub failure: Option<String>,
