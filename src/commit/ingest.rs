@@ -154,11 +154,10 @@ impl Commits {
                     self.announce_work();
                     return Ok((header, ticket));
                 }
-                Ok(Taken::Again | Taken::Known) => {}
+                // A newer epoch may have been promised meanwhile, which may be as good.
+                Ok(Taken::Again | Taken::Known) | Err(Error::Fenced { .. }) => {}
                 // Somebody else's frame took its place.
                 Err(Error::Diverged { .. }) if self.latch.get().is_none() => {}
-                // A newer epoch was promised meanwhile, which may be as good.
-                Err(Error::Fenced { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -147,7 +147,8 @@ impl Progress {
     /// Where a round is over, the next one begins.
     fn look_at_round(&mut self, written: Position, (now, lost_after): (Duration, Duration)) {
         if self.matched >= self.round.goal {
-            self.round.is_level = now.saturating_sub(self.round.began_at) <= lost_after;
+            let in_time = now.saturating_sub(self.round.began_at) <= lost_after;
+            self.round.is_level = in_time || self.matched >= written;
             (self.round.goal, self.round.began_at) = (written, now);
         }
     }
@@ -317,10 +318,11 @@ mod tests {
         assert!(in_sync(&mut peer, now));
         now += 2 * patience;
         assert!(!in_sync(&mut peer, now), "it has fallen behind");
-        ack(&mut peer, 1020, 1020, now);
+        ack(&mut peer, 1020, 1030, now);
         assert!(!in_sync(&mut peer, now), "by more than it may");
-        peer.following_mut().expect("it follows").lacks(Position(1030), now);
-        ack(&mut peer, 1030, 1030, now + patience);
+        now += 2 * patience;
+        ack(&mut peer, 1030, 1030, now);
+        assert!(in_sync(&mut peer, now), "there is nothing that it lacks");
         now += 100 * patience;
         assert!(in_sync(&mut peer, now), "nothing is written");
         peer.following_mut().expect("it follows").lacks(Position(1040), now);
