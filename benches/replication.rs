@@ -21,10 +21,14 @@
 mod measure;
 #[path = "replication/partner.rs"]
 mod partner;
+#[path = "limits/process.rs"]
+#[allow(dead_code, reason = "the other benchmark uses more of it")]
+mod process;
 #[path = "limits/queue.rs"]
 #[allow(dead_code, reason = "the other benchmark uses more of it")]
 mod queue;
 #[path = "limits/raw.rs"]
+#[allow(dead_code, reason = "the other benchmark uses more of it")]
 mod raw;
 #[path = "../examples/replicated_tcp/tcp.rs"]
 mod tcp;
@@ -195,7 +199,7 @@ fn one_at_a_time(leader: &Leader, places: &Places<'_>, plan: &Plan) -> Result<()
     let (log, topic) = leader.topic("one")?;
     let ours = Queue::on(log, topic, PAYLOAD_BYTES);
     let sides: [&dyn Side; 5] = [&local, &round_trip, &remote, &both, &ours];
-    let measured = measure::in_turns(&sides, 1, PAYLOAD_BYTES, plan)?;
+    let measured = rounds(&sides, 1, plan)?;
     println!("\none append at a time, {PAYLOAD_BYTES} B, microseconds each:");
     let names = [
         "local pwrite + fdatasync",
@@ -243,7 +247,7 @@ fn raw_batches(places: &Places<'_>, plan: &Plan) -> Result<(), Box<dyn Error>> {
     let batch_bytes = RECORDS * ENTRY_BYTES;
     let alone = Raw::new(places.own, PAYLOAD_BYTES, 1, batch_bytes)?;
     let both = Remote::new(Way::Both, places, batch_bytes)?;
-    let measured = measure::in_turns(&[&alone, &both], 1, PAYLOAD_BYTES, plan)?;
+    let measured = rounds(&[&alone, &both], 1, plan)?;
     println!("\n{batch_bytes} B at a time, raw, microseconds each:");
     let [alone, both] = &measured[..] else { return Err("two sides".into()) };
     println!("  {:<44} {}", "local pwrite + fdatasync", shown(per_round(alone, cost), 1.0));
@@ -260,7 +264,7 @@ fn compare(
     threads: usize,
     plan: &Plan,
 ) -> Result<(), Box<dyn Error>> {
-    let measured = measure::in_turns(&[alone, ours], threads, PAYLOAD_BYTES, plan)?;
+    let measured = rounds(&[alone, ours], threads, plan)?;
     println!("\n{IN_FLIGHT} in flight, {how}, {PAYLOAD_BYTES} B, records/s:");
     let [alone, ours] = &measured[..] else { return Err("two sides".into()) };
     for (name, rounds) in [("without a replicator", alone), ("with a follower", ours)] {
@@ -274,6 +278,16 @@ fn compare(
     let ratio = ratios(ours, |turn, i, j| turn.per_second() / alone[i][j].per_second());
     verdict("with / without", ratio, ratio.median >= RATE_MIN, RATE_MIN);
     Ok(())
+}
+
+/// The rounds of each side.
+fn rounds(
+    sides: &[&dyn Side],
+    threads: usize,
+    plan: &Plan,
+) -> Result<Vec<Vec<Vec<Turn>>>, Box<dyn Error>> {
+    let measured = measure::in_turns(sides, threads, PAYLOAD_BYTES, plan)?;
+    Ok(measured.into_iter().map(|side| side.rounds).collect())
 }
 
 /// Microseconds for each record.
