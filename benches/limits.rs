@@ -208,14 +208,18 @@ impl Bench {
             return Ok(());
         }
         let directory = self.new_directory()?;
-        let anonymous_before = process::anonymous_bytes();
         let (limit, ours) = make(directory.path())?;
         process::settle(directory.path())?;
         let plan = &self.arguments.plan;
         let measured = measure::in_turns(&[&limit, &ours], *threads, *payload_bytes, plan)
             .map_err(|error| format!("{name}: {error}"))?;
-        self.push(Row::compare(comparison, &measured[0], &measured[1], anonymous_before));
+        self.push(Row::compare(comparison, &measured[0], &measured[1]));
         drop((limit, ours));
+        self.clear(directory)
+    }
+
+    /// Removes what a row has left, so that the next one does not pay for it.
+    fn clear(&self, directory: TempDir) -> Result<(), Box<dyn Error>> {
         directory.close()?;
         process::settle(&self.directory)
     }
@@ -223,13 +227,6 @@ impl Bench {
     /// Adds what a row that was measured wrote to its frames.
     fn add_frame_bytes(&mut self, name: &str, bar: Bar) {
         if let Some(row) = self.row(name).and_then(|row| row.frame_bytes(bar)) {
-            self.push(row);
-        }
-    }
-
-    /// Adds what a row that was measured sent to the disk.
-    fn add_sent_bytes(&mut self, name: &str, bar: Bar) {
-        if let Some(row) = self.row(name).and_then(|row| row.sent_bytes(bar)) {
             self.push(row);
         }
     }

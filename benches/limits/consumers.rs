@@ -8,8 +8,8 @@ use std::time::Duration;
 use ackline::{Delivery, Group, GroupOptions, Log, Offset, Options, Retention, Topic};
 
 use crate::mapped::Scan;
-use crate::measure::{Meter, Side, peek_stamp};
-use crate::queue::{stamped, verify};
+use crate::measure::{Counts, Meter, Side, peek_stamp};
+use crate::queue::{counts_of, stamped, verify};
 use crate::raw::{FILE_BYTES, Raw};
 use crate::{Bar, Bench, Comparison, FRAME_HEADER_BYTES, entry_bytes, process};
 
@@ -19,7 +19,7 @@ const BAR_POLL_1_KIB: Bar = Bar::AtLeast(0.80);
 const BAR_DURABLE_ACK: Bar = Bar::AtLeast(0.95);
 
 /// An entry of progress with one range.
-const PROGRESS_BYTES: usize = 64;
+const PROGRESS_BYTES: usize = 48;
 /// How many messages one cumulative acknowledgement covers. It waits for a sync, which takes as
 /// long as reading thousands of messages.
 const CUMULATIVE: usize = 10_000;
@@ -269,12 +269,8 @@ impl Side for Polls {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.opened().as_ref().map_or(0, |opened| opened.log.stats().syncs)
-    }
-
-    fn frame_bytes(&self) -> u64 {
-        self.opened().as_ref().map_or(0, |opened| opened.log.stats().bytes)
+    fn counts(&self) -> Counts {
+        self.opened().as_ref().map_or(Counts::default(), |opened| counts_of(&opened.log))
     }
 
     /// Each message was checked when it came. What was acknowledged must be known after a restart.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ackline::{Delivery, Group};
 
-use crate::measure::{Meter, Side, peek_stamp};
+use crate::measure::{Counts, Meter, Side, peek_stamp};
 use crate::queue::Queue;
 use crate::{Bar, Bench, Comparison};
 
@@ -25,7 +25,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
     for consumers in [1, 4, 16] {
         let payload_bytes = 100;
         let comparison = Comparison {
-            name: format!("cycle, {PRODUCERS} producers, {consumers} consumers, 100 B"),
+            name: format!("cycle, producers {PRODUCERS}, consumers {consumers}, 100 B"),
             against: format!("append alone, {PRODUCERS} threads"),
             bar: if consumers == 4 { BAR_FOUR_CONSUMERS } else { Bar::None },
             threads: PRODUCERS,
@@ -118,12 +118,8 @@ impl Side for Cycle {
         self.consumers
     }
 
-    fn syncs(&self) -> u64 {
-        self.queue.syncs()
-    }
-
-    fn frame_bytes(&self) -> u64 {
-        self.queue.frame_bytes()
+    fn counts(&self) -> Counts {
+        self.queue.counts()
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {

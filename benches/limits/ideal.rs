@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::thread::Thread;
 
-use crate::measure::{Meter, Side, read_stamp, stamp};
+use crate::measure::{Counts, Meter, Side, read_stamp, stamp};
 use crate::raw::{FILE_BYTES, zero_filled};
 
 /// How often a new leader lets others run while it hopes for more records.
@@ -238,8 +238,8 @@ impl Side for Ideal {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
+    fn counts(&self) -> Counts {
+        Counts::of_syncs(self.syncs.load(Ordering::Relaxed))
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use ackline::{Group, Log, Offset, Topic};
 
 use crate::consumers::{fill, kept};
-use crate::measure::{Meter, Side, peek_stamp};
+use crate::measure::{Counts, Meter, Side, peek_stamp};
 use crate::process;
-use crate::queue::Queue;
+use crate::queue::{Queue, counts_of};
 use crate::{Bar, Bench, Comparison};
 
 const PAYLOAD_BYTES: usize = 100;
@@ -102,12 +102,8 @@ impl Side for Beside {
         usize::from(self.is_read)
     }
 
-    fn syncs(&self) -> u64 {
-        self.opened().log.stats().syncs
-    }
-
-    fn frame_bytes(&self) -> u64 {
-        self.opened().log.stats().bytes
+    fn counts(&self) -> Counts {
+        counts_of(&self.opened().log)
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use memmap2::{Mmap, MmapMut};
 
-use crate::measure::{Meter, Side, peek_stamp, place, read_stamp, stamp};
+use crate::measure::{Counts, Meter, Side, peek_stamp, place, read_stamp, stamp};
 use crate::process;
 use crate::raw::{FILE_BYTES, zero_filled};
 use crate::{ENTRY_BYTES, entry_bytes};
@@ -46,16 +46,19 @@ fn read_entry(entry: &[u8]) -> Option<&[u8]> {
     (crc32fast::hash(payload) == checksum).then_some(payload)
 }
 
-/// Copies records into a mapped file, from front to back and again from the front.
+/// Copies records into a mapped file, from front to back and again from the front. Each pass maps it
+/// anew: what is appended to a log goes to pages that were not touched before.
 pub(crate) struct Copies {
+    file: File,
     map: Mutex<MmapMut>,
     payload_bytes: usize,
 }
 
 impl Copies {
     pub(crate) fn new(directory: &Path, payload_bytes: usize) -> Result<Self, Box<dyn Error>> {
-        let map = map_mut(&zero_filled(directory)?)?;
-        Ok(Self { map: Mutex::new(map), payload_bytes })
+        let file = zero_filled(directory)?;
+        let map = Mutex::new(map_mut(&file)?);
+        Ok(Self { file, map, payload_bytes })
     }
 
     fn map(&self) -> MutexGuard<'_, MmapMut> {
@@ -82,12 +85,15 @@ impl Side for Copies {
                 write_entry(entry, &payload);
                 number += 1;
             }
+            if place(number, slots) == 0 {
+                *map = map_mut(&self.file).expect("the file can be mapped again");
+            }
         }
         number
     }
 
-    fn syncs(&self) -> u64 {
-        0
+    fn counts(&self) -> Counts {
+        Counts::default()
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
@@ -170,8 +176,8 @@ impl Side for Scan {
         }
     }
 
-    fn syncs(&self) -> u64 {
-        0
+    fn counts(&self) -> Counts {
+        Counts::default()
     }
 
     /// Each record was checked when it was read.

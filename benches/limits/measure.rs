@@ -20,8 +20,8 @@ pub(crate) trait Side: Sync {
     /// Writes the records of a thread from the number `first` on until the meter says stop, or
     /// until there is no more to do; returns the number after the last one that was acknowledged.
     fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64;
-    /// How many syncs were done so far.
-    fn syncs(&self) -> u64;
+    /// What it has done to its disk so far.
+    fn counts(&self) -> Counts;
     /// Reads everything back, given the number of records of each thread.
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String>;
 
@@ -34,10 +34,22 @@ pub(crate) trait Side: Sync {
     fn helpers(&self) -> usize {
         0
     }
+}
 
-    /// How many bytes of frames were written so far, where there are frames.
-    fn frame_bytes(&self) -> u64 {
-        0
+/// What a side has done to its disk so far.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) syncs: u64,
+    /// Bytes of frames, where there are frames.
+    pub(crate) frame_bytes: u64,
+    /// The sizes of the files that the frames are in. All of that was filled with zeros before.
+    pub(crate) file_bytes: u64,
+}
+
+impl Counts {
+    /// Counts for sides that have no frames.
+    pub(crate) fn of_syncs(syncs: u64) -> Self {
+        Self { syncs, ..Self::default() }
     }
 }
 
@@ -82,6 +94,7 @@ pub(crate) struct Turn {
     pub(crate) syncs: u64,
     pub(crate) elapsed: Duration,
     pub(crate) frame_bytes: u64,
+    pub(crate) file_bytes: u64,
     /// What the process as a whole has sent to its disks.
     pub(crate) sent_bytes: u64,
     /// What the process holds at the end, apart from maps of files.
@@ -156,6 +169,19 @@ impl Measured {
         let latencies = (0..rounds).map(|_| no_latencies()).collect();
         Self { rounds: vec![Vec::new(); rounds], latencies }
     }
+
+    /// Bytes of some kind for each byte of payload.
+    pub(crate) fn per_payload_byte(
+        &self,
+        payload_bytes: usize,
+        bytes: impl Fn(&Turn) -> u64,
+    ) -> Spread {
+        spread(self.rounds.iter().map(|round| {
+            let records: u64 = round.iter().map(|turn| turn.records).sum();
+            let of_payload = records.max(1) * payload_bytes as u64;
+            number(round.iter().map(&bytes).sum()) / number(of_payload)
+        }))
+    }
 }
 
 /// Lets the sides take turns, every other turn in reverse, and verifies them at the end. Returns
@@ -200,8 +226,7 @@ fn run(
     side.prepare()?;
     let (stop, ready) = (AtomicBool::new(false), Barrier::new(next.len() + 1));
     let records_before: u64 = next[..threads].iter().sum();
-    let (syncs, frame_bytes, sent_bytes) =
-        (side.syncs(), side.frame_bytes(), process::sent_bytes());
+    let (before, sent_bytes) = (side.counts(), process::sent_bytes());
     let worked: Vec<_> = std::thread::scope(|scope| {
         let (stop, ready) = (&stop, &ready);
         let work = |(thread, next): (usize, &mut u64)| {
@@ -225,11 +250,13 @@ fn run(
         latencies.add(of_worker)?;
     }
     let records_after: u64 = next[..threads].iter().sum();
+    let after = side.counts();
     Ok(Turn {
         records: records_after - records_before,
-        syncs: side.syncs() - syncs,
+        syncs: after.syncs - before.syncs,
         elapsed: end - start,
-        frame_bytes: side.frame_bytes() - frame_bytes,
+        frame_bytes: after.frame_bytes - before.frame_bytes,
+        file_bytes: after.file_bytes.saturating_sub(before.file_bytes),
         sent_bytes: process::sent_bytes() - sent_bytes,
         anonymous_bytes: process::anonymous_bytes(),
     })

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ackline::{Log, Offset, Options, Retention, SyncPolicy, Topic};
 
-use crate::measure::{Meter, Side, read_stamp, stamp};
+use crate::measure::{Counts, Meter, Side, read_stamp, stamp};
 
 /// Opens a new log with a topic.
 pub(crate) fn open(directory: &Path, policy: SyncPolicy) -> Result<(Log, Topic), Box<dyn Error>> {
@@ -19,6 +19,11 @@ pub(crate) fn open(directory: &Path, policy: SyncPolicy) -> Result<(Log, Topic),
     let log = options.open(directory.join(name))?;
     let topic = log.topic("measured")?;
     Ok((log, topic))
+}
+
+pub(crate) fn counts_of(log: &Log) -> Counts {
+    let stats = log.stats();
+    Counts { syncs: stats.syncs, frame_bytes: stats.bytes, file_bytes: stats.segment_bytes }
 }
 
 /// Payloads of the first thread.
@@ -97,18 +102,14 @@ impl Side for Queue {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.log.stats().syncs
+    fn counts(&self) -> Counts {
+        counts_of(&self.log)
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
         // Under some policies, nobody sees what is not synced.
         self.log.sync().map_err(|e| e.to_string())?;
         verify(&self.topic, acknowledged)
-    }
-
-    fn frame_bytes(&self) -> u64 {
-        self.log.stats().bytes
     }
 }
 
@@ -151,16 +152,12 @@ impl Side for Submits {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.queue.syncs()
+    fn counts(&self) -> Counts {
+        self.queue.counts()
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
         self.queue.verify(acknowledged)
-    }
-
-    fn frame_bytes(&self) -> u64 {
-        self.queue.frame_bytes()
     }
 }
 
@@ -192,15 +189,11 @@ impl Side for Batches {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.queue.syncs()
+    fn counts(&self) -> Counts {
+        self.queue.counts()
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
         self.queue.verify(acknowledged)
-    }
-
-    fn frame_bytes(&self) -> u64 {
-        self.queue.frame_bytes()
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::measure::{Meter, Side, read_stamp, stamp};
+use crate::measure::{Counts, Meter, Side, read_stamp, stamp};
 
 /// As large as a segment.
 pub(crate) const FILE_BYTES: usize = 64 * 1024 * 1024;
@@ -93,8 +93,8 @@ impl Side for Raw {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
+    fn counts(&self) -> Counts {
+        Counts::of_syncs(self.syncs.load(Ordering::Relaxed))
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {

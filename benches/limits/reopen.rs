@@ -12,6 +12,7 @@ use ackline::{Ending, Log, Offset, Topic};
 use crate::consumers::kept;
 use crate::measure::{read_stamp, spread, stamp};
 use crate::queue::stamped;
+use crate::raw::FILE_BYTES;
 use crate::report::Row;
 use crate::{Bar, Bench, run_as};
 
@@ -170,7 +171,9 @@ pub(crate) fn fill(directory: &Path) -> Result<(), Box<dyn Error>> {
         let written = log.stats().written.0;
         let (newest, base) = newest_segment(directory)?;
         let bytes = newest.metadata()?.len();
-        if written - begin >= KILLED_BYTES && written - base >= bytes / 16 * 15 {
+        // Segments begin small in a new log; the largest is the worst.
+        let is_full = bytes >= FILE_BYTES as u64 && written - base >= bytes / 16 * 15;
+        if written - begin >= KILLED_BYTES && is_full {
             break;
         }
     }

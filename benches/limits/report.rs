@@ -48,8 +48,9 @@ struct Sides {
     /// The ratio of everything to everything, the turns with a new segment in them included.
     overall: f64,
     frame_bytes: Spread,
+    file_bytes: Spread,
     sent_bytes: Spread,
-    /// The most that was held after a turn of ours, above what was held before.
+    /// The most that the process held after a turn of ours, with whatever it has not given back.
     anonymous_bytes: u64,
 }
 
@@ -85,12 +86,7 @@ fn percentiles(rounds: &[Latencies]) -> Option<[f64; 3]> {
 
 impl Row {
     /// The ratio is taken within each round, where both sides ran next to one another.
-    pub(crate) fn compare(
-        comparison: &Comparison,
-        theirs: &Measured,
-        ours: &Measured,
-        anonymous_before: u64,
-    ) -> Self {
+    pub(crate) fn compare(comparison: &Comparison, theirs: &Measured, ours: &Measured) -> Self {
         let pairs = ours.rounds.iter().zip(&theirs.rounds);
         let figure = spread(pairs.map(|(ours, theirs)| measure::ratio(ours, theirs)));
         let rate = |of: &Measured| {
@@ -98,21 +94,17 @@ impl Row {
                 |figure: fn(&Turn) -> f64| of.rounds.iter().flatten().map(figure).sum::<f64>();
             sum(|turn| number(turn.records)) / sum(|turn| turn.elapsed.as_secs_f64())
         };
-        let per_payload_byte = |bytes: fn(&Turn) -> u64| {
-            spread(ours.rounds.iter().map(|round| {
-                let records: u64 = round.iter().map(|turn| turn.records).sum();
-                let payload_bytes = records.max(1) * comparison.payload_bytes as u64;
-                number(round.iter().map(bytes).sum()) / number(payload_bytes)
-            }))
-        };
+        let per_payload_byte =
+            |bytes: fn(&Turn) -> u64| ours.per_payload_byte(comparison.payload_bytes, bytes);
         let held = ours.rounds.iter().flatten().map(|turn| turn.anonymous_bytes).max();
         let sides = Sides {
             ours: Figures::of(ours),
             theirs: Figures::of(theirs),
             overall: rate(ours) / rate(theirs),
             frame_bytes: per_payload_byte(|turn| turn.frame_bytes),
+            file_bytes: per_payload_byte(|turn| turn.file_bytes),
             sent_bytes: per_payload_byte(|turn| turn.sent_bytes),
-            anonymous_bytes: held.unwrap_or(0).saturating_sub(anonymous_before),
+            anonymous_bytes: held.unwrap_or(0),
         };
         let Comparison { name, against, bar, .. } = comparison;
         Self { name: name.clone(), against: against.clone(), figure, bar: *bar, sides: Some(sides) }
@@ -128,19 +120,12 @@ impl Row {
         &self.name
     }
 
-    /// The bytes of our frames for each byte of payload.
+    /// The bytes of our frames for each byte of payload, as a row of its own.
     pub(crate) fn frame_bytes(&self, bar: Bar) -> Option<Self> {
-        let Sides { frame_bytes, sent_bytes, .. } = self.sides.as_ref()?;
-        let name = format!("{}: frame bytes", self.name);
-        let sent = format!("payload bytes; {:.2} sent with zero-filling", sent_bytes.median);
-        Some(Self::figure(&name, &sent, bar, *frame_bytes))
-    }
-
-    /// The bytes that went to the disk for each byte of payload.
-    pub(crate) fn sent_bytes(&self, bar: Bar) -> Option<Self> {
-        let sent = self.sides.as_ref()?.sent_bytes;
-        let name = format!("{}: sent bytes", self.name);
-        Some(Self::figure(&name, "payload bytes", bar, sent))
+        let Sides { frame_bytes, file_bytes, .. } = self.sides.as_ref()?;
+        let name = format!("{}: frames", self.name);
+        let against = format!("payload bytes; {:.2} filled with zeros", file_bytes.median);
+        Some(Self::figure(&name, &against, bar, *frame_bytes))
     }
 
     /// Whether the median meets the bar; `None` without one.
@@ -165,7 +150,11 @@ impl Row {
         let sides = self.sides.as_ref()?;
         let side = |figures: &Figures| {
             let Figures { rate, per_sync, syncs, .. } = figures;
-            format!("{:>9.0} | {syncs:>6.0} × {per_sync:>6.1}", rate.median)
+            let syncs = match *syncs {
+                0.0 => format!("{:>15}", "none"),
+                syncs => format!("{syncs:>6.0} × {per_sync:>6.1}"),
+            };
+            format!("{:>9.0} | {syncs}", rate.median)
         };
         let (ours, theirs) = (side(&sides.ours), side(&sides.theirs));
         let overall = sides.overall;
@@ -186,10 +175,14 @@ impl Row {
 
     /// What it costs in bytes, as a line of text.
     fn bytes(&self) -> Option<String> {
-        let Sides { frame_bytes, sent_bytes, anonymous_bytes, .. } = self.sides.as_ref()?;
+        let Sides { frame_bytes, file_bytes, sent_bytes, anonymous_bytes, .. } =
+            self.sides.as_ref()?;
         let held = number(*anonymous_bytes) / (1024.0 * 1024.0);
-        let (frames, sent) = (frame_bytes.median, sent_bytes.median);
-        Some(format!("| {:<44} | {frames:>6.2} | {sent:>6.2} | {held:>6.1} |", self.name))
+        let (frames, files, sent) = (frame_bytes.median, file_bytes.median, sent_bytes.median);
+        Some(format!(
+            "| {:<44} | {frames:>6.2} | {files:>6.2} | {sent:>7.2} | {held:>6.1} |",
+            self.name
+        ))
     }
 }
 
@@ -216,14 +209,15 @@ pub(crate) fn table(rows: &[Row]) -> String {
         &format!("{name} | µs: p50, p99, p99.9     | limit: the same         |"),
         Row::latencies,
     );
-    let bytes = section(rows, &format!("{name} | frames |   sent | memory |"), Row::bytes);
-    let heading = format!("{name} | {:<23} | bar     |         |", "ratio: min, median, max");
+    let bytes =
+        section(rows, &format!("{name} | frames |  zeros |    sent | memory |"), Row::bytes);
+    let heading = format!("{name} | {:<23} | bar     |         |", "min, median, max");
     let ratios = section(rows, &heading, |row| Some(row.line()));
     let limits =
         section(rows, "divided by:", |row| Some(format!("  {}: {}", row.name, row.against)));
     format!(
-        "{details}\n{latencies}\nbytes of frames, and sent by the process, for each byte of payload; \
-         MiB held apart from maps of files:\n{bytes}\n{ratios}\n{limits}"
+        "{details}\n{latencies}\nbytes of frames, of zeros before them and sent by the process meanwhile, \
+         for each byte of payload; MiB held by the process, apart from maps of files:\n{bytes}\n{ratios}\n{limits}"
     )
 }
 
@@ -256,11 +250,12 @@ pub(crate) fn json(rows: &[Row], plan: &Plan) -> String {
             write!(
                 out,
                 ", \"ours\": {}, \"limit\": {}, \"overall\": {:.4}, \
-                 \"frame_bytes\": {}, \"sent_bytes\": {}, \"anonymous_bytes\": {}",
+                 \"frame_bytes\": {}, \"file_bytes\": {}, \"sent_bytes\": {}, \"anonymous_bytes\": {}",
                 side(&sides.ours),
                 side(&sides.theirs),
                 sides.overall,
                 three(sides.frame_bytes),
+                three(sides.file_bytes),
                 three(sides.sent_bytes),
                 sides.anonymous_bytes
             )

@@ -9,6 +9,7 @@ use crate::mapped::Copies;
 use crate::measure::{self, Plan, Side};
 use crate::queue::{Batches, Queue, Submits};
 use crate::raw::Raw;
+use crate::report::Row;
 use crate::{Bar, Bench, Comparison, FRAME_HEADER_BYTES, entry_bytes};
 
 /// What is aimed at.
@@ -145,8 +146,23 @@ pub(crate) fn pipelined_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
         let raw = Raw::new(directory, payload_bytes, BATCH_RECORDS, write)?;
         Ok((raw, Batches::new(directory, payload_bytes, BATCH_RECORDS)?))
     })?;
-    bench.add_sent_bytes(&comparison.name, BAR_SENT_BYTES);
-    Ok(())
+    sent_bytes_row(bench)
+}
+
+/// What batches send to the disk. By themselves: a segment is filled with zeros in the background,
+/// also while another side has its turn.
+fn sent_bytes_row(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
+    let (payload_bytes, name) = (1024, "append_batch, 1 MiB of 1 KiB: sent");
+    if !bench.wants(name) {
+        return Ok(());
+    }
+    let directory = bench.new_directory()?;
+    let batches = Batches::new(directory.path(), payload_bytes, BATCH_RECORDS)?;
+    let measured = measure::in_turns(&[&batches], 1, payload_bytes, &bench.arguments.plan)?;
+    let sent = measured[0].per_payload_byte(payload_bytes, |turn| turn.sent_bytes);
+    bench.push(Row::figure(name, "payload bytes", BAR_SENT_BYTES, sent));
+    drop(batches);
+    bench.clear(directory)
 }
 
 /// One thread under the policies that do not sync each commit.

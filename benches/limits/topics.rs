@@ -5,8 +5,8 @@ use std::path::Path;
 
 use ackline::{Log, Offset, SyncPolicy, Topic};
 
-use crate::measure::{Meter, Side, place, read_stamp, stamp};
-use crate::queue::open;
+use crate::measure::{Counts, Meter, Side, place, read_stamp, stamp};
+use crate::queue::{counts_of, open};
 use crate::{Bar, Bench, Comparison};
 
 /// What is aimed at.
@@ -96,12 +96,8 @@ impl Side for Topics {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.log.stats().syncs
-    }
-
-    fn frame_bytes(&self) -> u64 {
-        self.log.stats().bytes
+    fn counts(&self) -> Counts {
+        counts_of(&self.log)
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {

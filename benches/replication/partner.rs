@@ -15,7 +15,7 @@ use ackline::replicate::{Link, Message, Quorum, QuorumOptions};
 use ackline::{Log, Options, Retention};
 
 use crate::Places;
-use crate::measure::{Meter, Side, stamp};
+use crate::measure::{Counts, Meter, Side, stamp};
 use crate::raw::{FILE_BYTES, zero_filled};
 use crate::tcp::Network;
 
@@ -202,12 +202,12 @@ impl Side for Remote {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
+    fn counts(&self) -> Counts {
+        Counts::of_syncs(self.done.load(Ordering::Relaxed))
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
-        let done = self.syncs();
+        let done = self.done.load(Ordering::Relaxed);
         let lives = self.partner.process.id() > 0;
         if lives && *acknowledged == [done] { Ok(()) } else { Err(format!("{done} were done")) }
     }
