@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use ackline::Offset;
 
-use crate::consumers::kept;
 use crate::measure::{number, read_stamp, spread};
 use crate::process::anonymous_bytes;
-use crate::queue::stamped;
+use crate::queue::{kept, stamped};
 use crate::report::Row;
 use crate::{Bar, Bench, run_as};
 

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use ackline::{Delivery, Group, GroupOptions, Log, Offset, Options, Retention, Topic};
+use ackline::{Delivery, Group, GroupOptions, Log, Offset, Topic};
 
 use crate::mapped::Scan;
 use crate::measure::{Counts, Meter, Side, peek_stamp};
-use crate::queue::{counts_of, stamped, verify};
+use crate::queue::{counts_of, kept, stamped, verify};
 use crate::raw::{FILE_BYTES, Raw};
 use crate::{Bar, Bench, Comparison, FRAME_HEADER_BYTES, entry_bytes, process};
 
@@ -158,11 +158,6 @@ struct Consumer {
     held: Vec<Delivery>,
 }
 
-/// The options of a log whose messages are kept for the next pass.
-pub(crate) fn kept() -> Options {
-    Options::new().retention(Retention::keep_consumed())
-}
-
 impl Polls {
     pub(crate) fn new(directory: &Path, way: Way) -> Result<Self, Box<dyn Error>> {
         let directory = directory.join("polled");
@@ -194,7 +189,12 @@ impl Polls {
 impl Consumer {
     /// Polls once and acknowledges; returns the number of messages.
     fn consume(&mut self, way: &Way, meter: &mut Meter<'_>) -> ackline::Result<u64> {
-        let polled = self.group.poll(way.per_call, Duration::ZERO)?;
+        let poll = || self.group.poll(way.per_call, Duration::ZERO);
+        let polled = match way {
+            Way { acks: Acks::Durable, .. } => poll(),
+            Way { per_call: 1, .. } => meter.sample(self.next, poll),
+            _ => meter.time(poll),
+        }?;
         let count = polled.len() as u64;
         for message in polled {
             assert_eq!(peek_stamp(message.payload()), Some((0, self.next)), "in order");

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ackline::{Group, Log, Offset, Topic};
 
-use crate::consumers::{fill, kept};
+use crate::consumers::fill;
 use crate::measure::{Counts, Meter, Side, peek_stamp};
 use crate::process;
-use crate::queue::{Queue, counts_of};
+use crate::queue::{Queue, counts_of, kept};
 use crate::{Bar, Bench, Comparison};
 
 const PAYLOAD_BYTES: usize = 100;

@@ -59,11 +59,14 @@ pub(crate) struct Meter<'a> {
     latencies: Latencies,
 }
 
+/// So rarely that the clock's share of a microsecond's work is far below a percent.
+const SAMPLE_EVERY: u64 = 64;
+
 /// Nanoseconds, within a percent.
 pub(crate) type Latencies = Histogram<u32>;
 
 fn no_latencies() -> Latencies {
-    let (low, high) = (1000, 60_000_000_000);
+    let (low, high) = (16, 60_000_000_000);
     Histogram::new_with_bounds(low, high, 2).expect("the bounds are in order")
 }
 
@@ -72,14 +75,19 @@ impl Meter<'_> {
         !self.stop.load(Ordering::Relaxed)
     }
 
-    /// Takes the time of one operation. Only for such as wait for a disk: on others, looking at
-    /// the clock would be what is measured.
+    /// Takes the time of one operation. Only for such as wait for a disk or do a lot: on others,
+    /// looking at the clock would be what is measured.
     pub(crate) fn time<T>(&mut self, operation: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let done = operation();
         let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.latencies.saturating_record(nanoseconds);
         done
+    }
+
+    /// Takes the time of one operation in a few, by its number.
+    pub(crate) fn sample<T>(&mut self, number: u64, operation: impl FnOnce() -> T) -> T {
+        if number.is_multiple_of(SAMPLE_EVERY) { self.time(operation) } else { operation() }
     }
 }
 

@@ -10,13 +10,16 @@ use ackline::{Log, Offset, Options, Retention, SyncPolicy, Topic};
 
 use crate::measure::{Counts, Meter, Side, read_stamp, stamp};
 
+/// The options of a log that keeps what consumers are done with: it is read back at the end.
+pub(crate) fn kept() -> Options {
+    Options::new().retention(Retention::keep_consumed())
+}
+
 /// Opens a new log with a topic.
 pub(crate) fn open(directory: &Path, policy: SyncPolicy) -> Result<(Log, Topic), Box<dyn Error>> {
     static LOGS: AtomicU64 = AtomicU64::new(0);
     let name = format!("log {}", LOGS.fetch_add(1, Ordering::Relaxed));
-    // What consumers are done with is read back at the end.
-    let options = Options::new().sync(policy).retention(Retention::keep_consumed());
-    let log = options.open(directory.join(name))?;
+    let log = kept().sync(policy).open(directory.join(name))?;
     let topic = log.topic("measured")?;
     Ok((log, topic))
 }
@@ -54,7 +57,8 @@ pub(crate) struct Queue {
     log: Log,
     topic: Topic,
     payload_bytes: usize,
-    is_timed: bool,
+    /// Each call waits for the disk.
+    waits: bool,
 }
 
 impl Queue {
@@ -68,17 +72,12 @@ impl Queue {
         policy: SyncPolicy,
     ) -> Result<Self, Box<dyn Error>> {
         let (log, topic) = open(directory, policy)?;
-        Ok(Self::on(log, topic, payload_bytes))
+        let waits = policy == SyncPolicy::default();
+        Ok(Self { waits, ..Self::on(log, topic, payload_bytes) })
     }
 
     pub(crate) fn on(log: Log, topic: Topic, payload_bytes: usize) -> Self {
-        let is_timed = true;
-        Self { log, topic, payload_bytes, is_timed }
-    }
-
-    /// Takes no times of calls that do not wait for a disk.
-    pub(crate) fn without_times(self) -> Self {
-        Self { is_timed: false, ..self }
+        Self { log, topic, payload_bytes, waits: true }
     }
 
     pub(crate) fn topic(&self) -> &Topic {
@@ -92,10 +91,10 @@ impl Side for Queue {
         while meter.goes_on() {
             stamp(&mut payload, thread, number);
             let append = || self.topic.append(payload.as_slice()).expect("the log takes an append");
-            if self.is_timed {
+            if self.waits {
                 meter.time(append);
             } else {
-                append();
+                meter.sample(number, append);
             }
             number += 1;
         }

@@ -81,7 +81,7 @@ impl Side for Raw {
             let at = slot * self.write_bytes as u64;
             let write = || self.file.write_all_at(&bytes, at).expect("the raw file takes a write");
             if !self.is_synced {
-                write();
+                meter.sample(number, write);
                 continue;
             }
             meter.time(|| {

@@ -9,9 +9,8 @@ use std::time::Instant;
 
 use ackline::{Ending, Log, Offset, Topic};
 
-use crate::consumers::kept;
 use crate::measure::{read_stamp, spread, stamp};
-use crate::queue::stamped;
+use crate::queue::{kept, stamped};
 use crate::raw::FILE_BYTES;
 use crate::report::Row;
 use crate::{Bar, Bench, run_as};

@@ -181,10 +181,7 @@ pub(crate) fn unsynced_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
                 threads: 1,
                 payload_bytes,
             };
-            let queue = |directory: &_| {
-                let queue = Queue::with_policy(directory, payload_bytes, policy)?;
-                Ok::<_, Box<dyn Error>>(queue.without_times())
-            };
+            let queue = |directory: &_| Queue::with_policy(directory, payload_bytes, policy);
             bench.compare(&comparison, |directory| {
                 let raw = Raw::new(directory, payload_bytes, 1, frame)?;
                 Ok((raw.without_syncs(), queue(directory)?))
