@@ -15,6 +15,9 @@
 //! metadata, just as the log's own segments are. They keep no index, and those that write by calls
 //! of the system no checksums. At the end of each row both sides are read back and compared with
 //! what was acknowledged.
+//!
+//! What the disk is sent is counted for the disk as a whole, since what the system counts for a
+//! process are whole folios of its cache. So it means something only where nobody else writes.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time on real files")]
 
@@ -55,6 +58,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use measure::{Plan, Side};
+use process::Disk;
 use report::{Bar, Row};
 
 /// A frame's header, and what an entry has before its payload; see `docs/format.md`.
@@ -128,8 +132,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
     use lexopt::prelude::*;
-    let plan = Plan { time: Duration::from_millis(700), rounds: 5 };
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let plan = Plan { time: Duration::from_millis(700), rounds: 5, disk: Disk::default() };
     let mut parsed = Arguments {
         plan,
         only: String::new(),
@@ -159,6 +163,7 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
         }
     }
     std::fs::create_dir_all(&parsed.directory)?;
+    parsed.plan.disk = Disk::of(&parsed.directory)?;
     Ok(parsed)
 }
 

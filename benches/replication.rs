@@ -43,6 +43,7 @@ use ackline::{Epoch, Log, Topic};
 
 use measure::{Plan, Side, Spread, Turn, spread};
 use partner::{Partner, Remote, Way};
+use process::Disk;
 use queue::{Queue, Submits};
 use raw::Raw;
 use tcp::Network;
@@ -54,7 +55,7 @@ const ENTRY_BYTES: usize = 128;
 const FRAME_BYTES: usize = 64 + ENTRY_BYTES;
 const IN_FLIGHT: usize = 256;
 
-/// What issue 4 asks for.
+/// What is aimed at.
 const COST_MAX: f64 = 1.3;
 const RATE_MIN: f64 = 0.7;
 
@@ -119,8 +120,8 @@ impl Places<'_> {
 
 fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
     use lexopt::prelude::*;
-    let plan = Plan { time: Duration::from_millis(1400), rounds: 5 };
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let plan = Plan { time: Duration::from_millis(1400), rounds: 5, disk: Disk::default() };
     let other = PathBuf::new();
     let (only, pause) = (String::new(), Duration::ZERO);
     let mut parsed = Arguments { plan, only, directory, other, pause, role: None };

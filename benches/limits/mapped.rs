@@ -24,8 +24,8 @@ fn map(file: &File) -> std::io::Result<Mmap> {
 /// Maps a file for writing.
 #[allow(unsafe_code, reason = "a map of a file is unsafe to make")]
 fn map_mut(file: &File) -> std::io::Result<MmapMut> {
-    // SAFETY: The file is in a temporary directory of this process, which reaches it by this map
-    // alone and does not cut it.
+    // SAFETY: The file is in a temporary directory of this process, which reaches it by one map
+    // at a time and does not cut it.
     unsafe { MmapMut::map_mut(file) }
 }
 

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::process;
+use crate::process::{self, Disk};
 
 /// How long and how often each side is measured.
 pub(crate) struct Plan {
     pub(crate) time: Duration,
     pub(crate) rounds: usize,
+    pub(crate) disk: Disk,
 }
 
 /// One side of a comparison.
@@ -103,7 +104,7 @@ pub(crate) struct Turn {
     pub(crate) elapsed: Duration,
     pub(crate) frame_bytes: u64,
     pub(crate) file_bytes: u64,
-    /// What the process as a whole has sent to its disks.
+    /// What the disk was sent, by whomever.
     pub(crate) sent_bytes: u64,
     /// What the process holds at the end, apart from maps of files.
     pub(crate) anonymous_bytes: u64,
@@ -206,7 +207,7 @@ pub(crate) fn in_turns(
     let turns = usize::try_from(turns)?;
     for (side, next) in sides.iter().zip(&mut next) {
         // The first turn only warms up: files, caches, threads of the system.
-        run(*side, threads, next, TURN, &mut no_latencies())?;
+        run(*side, threads, next, (TURN, &plan.disk), &mut no_latencies())?;
     }
     let mut measured: Vec<_> = sides.iter().map(|_| Measured::new(plan.rounds)).collect();
     for turn in 0..plan.rounds * turns {
@@ -214,7 +215,7 @@ pub(crate) fn in_turns(
             let i = if turn % 2 == 0 { i } else { sides.len() - 1 - i };
             let (round, time) = (turn / turns, plan.time / u32::try_from(turns)?);
             let latencies = &mut measured[i].latencies[round];
-            let done = run(sides[i], threads, &mut next[i], time, latencies)?;
+            let done = run(sides[i], threads, &mut next[i], (time, &plan.disk), latencies)?;
             measured[i].rounds[round].push(done);
         }
     }
@@ -228,13 +229,13 @@ fn run(
     side: &dyn Side,
     threads: usize,
     next: &mut [u64],
-    time: Duration,
+    (time, disk): (Duration, &Disk),
     latencies: &mut Latencies,
 ) -> Result<Turn, Box<dyn Error>> {
     side.prepare()?;
     let (stop, ready) = (AtomicBool::new(false), Barrier::new(next.len() + 1));
     let records_before: u64 = next[..threads].iter().sum();
-    let (before, sent_bytes) = (side.counts(), process::sent_bytes());
+    let (before, sent_bytes) = (side.counts(), disk.sent_bytes());
     let worked: Vec<_> = std::thread::scope(|scope| {
         let (stop, ready) = (&stop, &ready);
         let work = |(thread, next): (usize, &mut u64)| {
@@ -265,7 +266,7 @@ fn run(
         elapsed: end - start,
         frame_bytes: after.frame_bytes - before.frame_bytes,
         file_bytes: after.file_bytes.saturating_sub(before.file_bytes),
-        sent_bytes: process::sent_bytes() - sent_bytes,
+        sent_bytes: disk.sent_bytes() - sent_bytes,
         anonymous_bytes: process::anonymous_bytes(),
     })
 }

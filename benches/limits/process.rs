@@ -1,13 +1,42 @@
-//! What the system tells of this process, and what it is asked to do with its caches.
+//! What the system tells of this process and its disk, and what it is asked to do with its caches.
 
 use std::error::Error;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// The bytes that this process has sent to its disks, or will: the system counts them when a page
-/// of its cache is changed. Zero where nobody tells.
-pub(crate) fn sent_bytes() -> u64 {
-    field("/proc/self/io", "write_bytes:").unwrap_or(0)
+/// Counts the bytes that a disk is sent. By default, those that this process sends to any.
+#[derive(Default)]
+pub(crate) struct Disk {
+    /// Where the system counts them for the disk as a whole, whoever sends them.
+    statistics: Option<PathBuf>,
+}
+
+impl Disk {
+    /// The disk that holds a directory.
+    pub(crate) fn of(directory: &Path) -> Result<Self, Box<dyn Error>> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let statistics = {
+            let device = std::os::unix::fs::MetadataExt::dev(&directory.metadata()?);
+            let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+            Some(PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat")))
+        };
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let statistics = directory.metadata().map(|_| None)?;
+        Ok(Self { statistics: statistics.filter(|path| path.exists()) })
+    }
+
+    /// The bytes that were sent so far. Zero where nobody tells.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        const SECTOR_BYTES: u64 = 512;
+        let Some(path) = &self.statistics else {
+            // What this process has changed in the caches of the system and is to be sent: by
+            // whole folios, of which only the pages that were changed are really sent.
+            return field("/proc/self/io", "write_bytes:").unwrap_or(0);
+        };
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let sectors = text.split_whitespace().nth(6).and_then(|sectors| sectors.parse().ok());
+        sectors.unwrap_or(0) * SECTOR_BYTES
+    }
 }
 
 /// The memory of this process that is not a map of a file. Zero where nobody tells.

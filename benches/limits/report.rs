@@ -161,11 +161,12 @@ impl Row {
         Some(format!("| {:<44} | {ours} | {theirs} | {overall:>5.2} |", self.name))
     }
 
-    /// How long the operations took, as a line of text.
+    /// How long the calls took, as a line of text.
     fn latencies(&self) -> Option<String> {
         let sides = self.sides.as_ref()?;
+        let shown = |figure: f64| format!("{figure:>7.0$}", usize::from(figure < 10.0));
         let side = |figures: &Figures| match figures.latencies {
-            Some([half, most, nearly_all]) => format!("{half:>7.0} {most:>7.0} {nearly_all:>7.0}"),
+            Some(figures) => figures.map(shown).join(" "),
             None => format!("{:>23}", "not timed"),
         };
         sides.ours.latencies?;
@@ -216,8 +217,8 @@ pub(crate) fn table(rows: &[Row]) -> String {
     let limits =
         section(rows, "divided by:", |row| Some(format!("  {}: {}", row.name, row.against)));
     format!(
-        "{details}\n{latencies}\nbytes of frames, of zeros before them and sent by the process meanwhile, \
-         for each byte of payload; MiB held by the process, apart from maps of files:\n{bytes}\n{ratios}\n{limits}"
+        "{details}\n{latencies}\nFor each byte of payload: bytes of frames, of zeros before them, and sent to the disk \
+         meanwhile, by whomever. MiB held by the process, apart from maps of files:\n{bytes}\n{ratios}\n{limits}"
     )
 }
 

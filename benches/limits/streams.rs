@@ -7,6 +7,7 @@ use ackline::SyncPolicy;
 use crate::ideal::{Design, Ideal};
 use crate::mapped::Copies;
 use crate::measure::{self, Plan, Side};
+use crate::process::Disk;
 use crate::queue::{Batches, Queue, Submits};
 use crate::raw::Raw;
 use crate::report::Row;
@@ -95,7 +96,8 @@ pub(crate) fn fastest_design(bench: &Bench, threads: usize) -> Result<Design, Bo
         return Design::all().nth(chosen).ok_or("there is no such design".into());
     }
     let directory = bench.new_directory()?;
-    let plan = Plan { time: bench.arguments.plan.time / 2, rounds: 3 };
+    let disk = Disk::of(directory.path())?;
+    let plan = Plan { time: bench.arguments.plan.time / 2, rounds: 3, disk };
     let mut tried = Vec::new();
     for design in Design::all() {
         tried.push((design, Ideal::new(directory.path(), PAYLOAD_BYTES, threads, design)?));
