@@ -1,66 +1,104 @@
-//! How close the log comes to what the disk allows: raw writes against the log's own calls, in
-//! one process, in short turns, so that whatever else the machine does harms both.
+//! How close the log comes to what the disk and the memory allow: raw writes and reads against the
+//! log's own calls, in one process, in short turns, so that whatever else the machine does harms
+//! both.
 //!
-//! `cargo bench --bench limits` takes about two minutes. Behind a `--`:
+//! `cargo bench --bench limits` takes about seven minutes. Behind a `--`:
 //!
 //! - `--seconds 0.7` for each side of each round, `--rounds 5`;
 //! - `--only TEXT` for the rows whose name contains the text;
+//! - `--large` for backlogs of 1 and 10 GiB and of 100 million messages, too: it needs 15 GB of disk;
 //! - `--dir DIRECTORY` to measure another file system than the one with the build directory;
 //! - `--design 4` to compare with this design of the ideal rather than the fastest;
 //! - `--strict` to end with a failure where a bar is missed.
 //!
 //! Raw sides write to a file that was filled with zeros and synced, so that a write changes no
-//! metadata, just as the log's own segments are. They carry no checksums and keep no index. At the
-//! end of each row both sides are read back and compared with what was acknowledged.
+//! metadata, just as the log's own segments are. They keep no index, and those that write by calls
+//! of the system no checksums. At the end of each row both sides are read back and compared with
+//! what was acknowledged.
+//!
+//! What the disk is sent is counted for the disk as a whole, since what the system counts for a
+//! process are whole folios of its cache. So it means something only where nobody else writes.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time on real files")]
 
+#[path = "limits/backlog.rs"]
+mod backlog;
+#[path = "limits/consumers.rs"]
+mod consumers;
+#[path = "limits/cycle.rs"]
+mod cycle;
 #[path = "limits/ideal.rs"]
 mod ideal;
+#[path = "limits/latency.rs"]
+mod latency;
+#[path = "limits/mapped.rs"]
+mod mapped;
 #[path = "limits/measure.rs"]
 mod measure;
+#[path = "limits/process.rs"]
+mod process;
 #[path = "limits/queue.rs"]
 mod queue;
 #[path = "limits/raw.rs"]
 mod raw;
+#[path = "limits/reopen.rs"]
+mod reopen;
 #[path = "limits/report.rs"]
 mod report;
+#[path = "limits/streams.rs"]
+mod streams;
+#[path = "limits/topics.rs"]
+mod topics;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use ideal::{Design, Ideal};
+use tempfile::TempDir;
+
 use measure::{Plan, Side};
-use queue::{Batches, Polls, Queue, Submits};
-use raw::Raw;
-use report::Row;
+use process::Disk;
+use report::{Bar, Row};
 
 /// A frame's header, and what an entry has before its payload; see `docs/format.md`.
 const FRAME_HEADER_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 28;
 
-/// How many submits are under way at a time.
-const IN_FLIGHT: usize = 128;
-/// The records of one batch of 1 MiB.
-const BATCH_RECORDS: usize = 1024;
+/// How often it is tried to remove what a row has left.
+const PATIENCE: usize = 500;
 
-/// What issue 2 asks for.
-const BAR_ONE_THREAD: f64 = 0.90;
-const BAR_16_THREADS: f64 = 0.70;
+/// What a record takes in the log.
+fn entry_bytes(payload_bytes: usize) -> usize {
+    (ENTRY_BYTES + payload_bytes).next_multiple_of(8)
+}
 
 struct Arguments {
     plan: Plan,
     only: String,
     directory: PathBuf,
-    strict: bool,
+    is_strict: bool,
+    is_large: bool,
     design: Option<usize>,
+    /// What this process is for, if it was started by another one.
+    role: Option<Role>,
+}
+
+#[derive(Clone, Copy)]
+enum Role {
+    Fill,
+    Hold(u64),
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = parse_arguments()?;
+    match arguments.role {
+        Some(Role::Fill) => return reopen::fill(&arguments.directory),
+        Some(Role::Hold(messages)) => return backlog::hold(&arguments.directory, messages),
+        None => {}
+    }
     let directory = tempfile::tempdir_in(&arguments.directory)?;
-    let bench = Bench { directory: directory.path().to_owned(), arguments };
+    let mut bench = Bench { directory: directory.path().to_owned(), arguments, rows: Vec::new() };
     // Where others are at work, only the ratios mean something.
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load before: {}", load.split(' ').next().unwrap_or("unknown"));
@@ -70,16 +108,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         bench.arguments.plan.rounds,
         bench.arguments.directory.display()
     );
-    let mut rows = Vec::new();
-    bench.single(&mut rows)?;
-    bench.groups(&mut rows)?;
-    bench.streams(&mut rows)?;
-    bench.polls(&mut rows)?;
-    println!("\n{}", report::table(&rows));
+    streams::single_rows(&mut bench)?;
+    streams::group_commit_rows(&mut bench)?;
+    streams::pipelined_rows(&mut bench)?;
+    streams::unsynced_rows(&mut bench)?;
+    consumers::rows(&mut bench)?;
+    consumers::group_rows(&mut bench)?;
+    cycle::rows(&mut bench)?;
+    topics::rows(&mut bench)?;
+    latency::rows(&mut bench)?;
+    reopen::rows(&mut bench)?;
+    backlog::rows(&mut bench)?;
+    let Bench { rows, arguments, .. } = &bench;
+    println!("\n{}", report::table(rows));
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../limits.json");
-    std::fs::write(&path, report::json(&rows, &bench.arguments.plan))?;
+    std::fs::write(&path, report::json(rows, &arguments.plan))?;
     println!("written to limits.json in the build directory");
-    if bench.arguments.strict && rows.iter().any(|row| row.met() == Some(false)) {
+    if arguments.is_strict && rows.iter().any(|row| row.met() == Some(false)) {
         return Err("a bar was missed".into());
     }
     Ok(())
@@ -87,152 +132,124 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
     use lexopt::prelude::*;
-    let mut plan = Plan { time: Duration::from_millis(700), rounds: 5 };
-    let mut directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let (mut only, mut strict, mut design) = (String::new(), false, None);
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let plan = Plan { time: Duration::from_millis(700), rounds: 5, disk: Disk::default() };
+    let mut parsed = Arguments {
+        plan,
+        only: String::new(),
+        directory,
+        is_strict: false,
+        is_large: false,
+        design: None,
+        role: None,
+    };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("seconds") => {
-                plan.time = Duration::try_from_secs_f64(parser.value()?.parse()?)?;
+                parsed.plan.time = Duration::try_from_secs_f64(parser.value()?.parse()?)?;
             }
-            Long("rounds") => plan.rounds = parser.value()?.parse()?,
-            Long("only") => only = parser.value()?.string()?,
-            Long("dir") => directory = parser.value()?.into(),
-            Long("design") => design = Some(parser.value()?.parse()?),
-            Long("strict") => strict = true,
+            Long("rounds") => parsed.plan.rounds = parser.value()?.parse()?,
+            Long("only") => parsed.only = parser.value()?.string()?,
+            Long("dir") => parsed.directory = parser.value()?.into(),
+            Long("design") => parsed.design = Some(parser.value()?.parse()?),
+            Long("strict") => parsed.is_strict = true,
+            Long("large") => parsed.is_large = true,
+            Long("fill") => parsed.role = Some(Role::Fill),
+            Long("hold") => parsed.role = Some(Role::Hold(parser.value()?.parse()?)),
             // Cargo passes it to every benchmark.
             Long("bench") => {}
             other => return Err(other.unexpected().into()),
         }
     }
-    std::fs::create_dir_all(&directory)?;
-    Ok(Arguments { plan, only, directory, strict, design })
+    std::fs::create_dir_all(&parsed.directory)?;
+    parsed.plan.disk = Disk::of(&parsed.directory)?;
+    Ok(parsed)
 }
 
+/// This program in another role, in a process of its own.
+fn run_as(role: &str, directory: &Path) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--dir").arg(directory).arg(role);
+    Ok(command)
+}
+
+/// Two sides of a row, and how they are called.
+struct Comparison {
+    name: String,
+    against: String,
+    bar: Bar,
+    threads: usize,
+    payload_bytes: usize,
+}
+
+/// Where it is measured, and what was found so far.
 struct Bench {
     directory: PathBuf,
     arguments: Arguments,
+    rows: Vec<Row>,
 }
 
 impl Bench {
-    /// One thread that waits for each record.
-    fn single(&self, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
-        for (bytes, bar) in [(100, Some(BAR_ONE_THREAD)), (1024, None)] {
-            // The same number of bytes as our frame: a header and one entry.
-            let frame = FRAME_HEADER_BYTES + (ENTRY_BYTES + bytes).next_multiple_of(8);
-            let name = format!("append, 1 thread, {bytes} B");
-            let baseline = format!("pwrite of {frame} B + fdatasync");
-            self.row(rows, &name, &baseline, bar, 1, bytes, || {
-                let raw = Raw::new(&self.directory, bytes, 1, frame)?;
-                Ok((raw, Queue::new(&self.directory, bytes)?))
-            })?;
-        }
-        Ok(())
+    fn wants(&self, name: &str) -> bool {
+        name.contains(&self.arguments.only)
     }
 
-    /// Many threads that wait for each record.
-    fn groups(&self, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
-        for (threads, bar) in [(16, Some(BAR_16_THREADS)), (64, None)] {
-            let mut fastest = None;
-            for bytes in [100, 1024] {
-                let name = format!("append, {threads} threads, {bytes} B");
-                if !name.contains(&self.arguments.only) {
-                    continue;
-                }
-                let design = match fastest {
-                    Some(design) => design,
-                    None => *fastest.insert(self.fastest_design(threads)?),
-                };
-                let bar = bar.filter(|_| bytes == 100);
-                let baseline = format!("ideal group commit ({design})");
-                self.row(rows, &name, &baseline, bar, threads, bytes, || {
-                    let ideal = Ideal::new(&self.directory, bytes, threads, design)?;
-                    Ok((ideal, Queue::new(&self.directory, bytes)?))
-                })?;
-            }
-        }
-        Ok(())
+    /// A directory that lasts as long as what is returned.
+    fn new_directory(&self) -> std::io::Result<TempDir> {
+        tempfile::tempdir_in(&self.directory)
     }
 
-    /// The design of the ideal that is the fastest here and now, by the median of three tries.
-    fn fastest_design(&self, threads: usize) -> Result<Design, Box<dyn Error>> {
-        const PAYLOAD_BYTES: usize = 100;
-        if let Some(chosen) = self.arguments.design {
-            return Design::all().nth(chosen).ok_or("there is no such design".into());
-        }
-        let plan = Plan { time: self.arguments.plan.time / 2, rounds: 3 };
-        let mut tried = Vec::new();
-        for design in Design::all() {
-            tried.push((design, Ideal::new(&self.directory, PAYLOAD_BYTES, threads, design)?));
-        }
-        let sides: Vec<&dyn Side> = tried.iter().map(|(_, ideal)| ideal as &dyn Side).collect();
-        let measured = measure::in_turns(&sides, threads, PAYLOAD_BYTES, &plan)?;
-        println!("\ndesigns of the ideal, {threads} threads, {PAYLOAD_BYTES} B:");
-        let mut fastest = (0.0, tried[0].0);
-        for ((design, _), rounds) in tried.iter().zip(&measured) {
-            let rate =
-                measure::spread(rounds.iter().map(|round| measure::per_second(round))).median;
-            let each = measure::spread(rounds.iter().map(|round| measure::per_sync(round))).median;
-            println!("  {rate:>9.0} records/s, {each:>5.1} per fsync: {design}");
-            if rate > fastest.0 {
-                fastest = (rate, *design);
-            }
-        }
-        Ok(fastest.1)
-    }
-
-    /// One thread with many records under way.
-    fn streams(&self, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
-        let frame = |bytes: usize, records: usize| {
-            FRAME_HEADER_BYTES + records * (ENTRY_BYTES + bytes).next_multiple_of(8)
-        };
-        let write = frame(100, IN_FLIGHT);
-        let name = format!("submit, {IN_FLIGHT} in flight, 100 B");
-        let baseline = format!("pwrite of {write} B + fdatasync");
-        self.row(rows, &name, &baseline, None, 1, 100, || {
-            let raw = Raw::new(&self.directory, 100, IN_FLIGHT, write)?;
-            Ok((raw, Submits::new(&self.directory, 100, IN_FLIGHT)?))
-        })?;
-        let write = frame(1024, BATCH_RECORDS);
-        let baseline = format!("pwrite of {write} B + fdatasync");
-        self.row(rows, "append_batch, 1 MiB of 1 KiB", &baseline, None, 1, 1024, || {
-            let raw = Raw::new(&self.directory, 1024, BATCH_RECORDS, write)?;
-            Ok((raw, Batches::new(&self.directory, 1024, BATCH_RECORDS)?))
-        })
-    }
-
-    /// Consumers that find everything in memory.
-    fn polls(&self, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
-        let name = "poll and ack, warm, 100 B";
-        if !name.contains(&self.arguments.only) {
-            return Ok(());
-        }
-        let polls = Polls::new(&self.directory, 100)?;
-        let measured = measure::in_turns(&[&polls], 1, 100, &self.arguments.plan)?;
-        rows.push(Row::alone(name, &measured[0]));
-        Ok(())
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "each names a column of the table")]
-    fn row<A: Side, B: Side>(
-        &self,
-        rows: &mut Vec<Row>,
-        name: &str,
-        baseline: &str,
-        bar: Option<f64>,
-        threads: usize,
-        payload_bytes: usize,
-        make: impl FnOnce() -> Result<(A, B), Box<dyn Error>>,
-    ) -> Result<(), Box<dyn Error>> {
-        if !name.contains(&self.arguments.only) {
-            return Ok(());
-        }
-        let (a, b) = make()?;
-        let measured = measure::in_turns(&[&a, &b], threads, payload_bytes, &self.arguments.plan)?;
-        let row = Row::compare(name, baseline, bar, &measured[0], &measured[1]);
+    fn push(&mut self, row: Row) {
         println!("{}", row.line());
-        rows.push(row);
-        Ok(())
+        self.rows.push(row);
+    }
+
+    /// Measures what `make` makes: the limit, and ours.
+    fn compare<A: Side, B: Side>(
+        &mut self,
+        comparison: &Comparison,
+        make: impl FnOnce(&Path) -> Result<(A, B), Box<dyn Error>>,
+    ) -> Result<(), Box<dyn Error>> {
+        let Comparison { name, threads, payload_bytes, .. } = comparison;
+        if !self.wants(name) {
+            return Ok(());
+        }
+        let directory = self.new_directory()?;
+        let (limit, ours) = make(directory.path())?;
+        process::settle(directory.path())?;
+        let plan = &self.arguments.plan;
+        let measured = measure::in_turns(&[&limit, &ours], *threads, *payload_bytes, plan)
+            .map_err(|error| format!("{name}: {error}"))?;
+        self.push(Row::compare(comparison, &measured[0], &measured[1]));
+        drop((limit, ours));
+        self.clear(directory)
+    }
+
+    /// Removes what a row has left, so that the next one does not pay for it.
+    fn clear(&self, directory: TempDir) -> Result<(), Box<dyn Error>> {
+        let path = directory.keep();
+        // A log that was dropped closes in the background, and may make a file meanwhile.
+        for _ in 0..PATIENCE {
+            if std::fs::remove_dir_all(&path).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if path.exists() {
+            return Err(format!("{} cannot be removed", path.display()).into());
+        }
+        process::settle(&self.directory)
+    }
+
+    /// Adds what a row that was measured wrote to its frames.
+    fn add_frame_bytes(&mut self, name: &str, bar: Bar) {
+        if let Some(row) = self.row(name).and_then(|row| row.frame_bytes(bar)) {
+            self.push(row);
+        }
+    }
+
+    fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.name() == name)
     }
 }

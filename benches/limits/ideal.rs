@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::thread::Thread;
 
-use crate::measure::{Side, read_stamp, stamp};
+use crate::measure::{Counts, Meter, Side, read_stamp, stamp};
 use crate::raw::{FILE_BYTES, zero_filled};
 
 /// How often a new leader lets others run while it hopes for more records.
@@ -228,18 +228,18 @@ impl Ideal {
 }
 
 impl Side for Ideal {
-    fn work(&self, thread: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let (mut record, mut number) = (vec![0; self.payload_bytes], first);
-        while !stop.load(Ordering::Relaxed) {
+        while meter.goes_on() {
             stamp(&mut record, thread, number);
-            self.append(thread, &record);
+            meter.time(|| self.append(thread, &record));
             number += 1;
         }
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
+    fn counts(&self) -> Counts {
+        Counts::of_syncs(self.syncs.load(Ordering::Relaxed))
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {

@@ -1,32 +1,45 @@
-//! The log itself, called in each of the ways that are measured.
+//! The log itself, called in each of the ways in which records are written.
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use ackline::{Group, Log, Offset, Options, Retention, Topic};
+use ackline::{Log, Offset, Options, Retention, SyncPolicy, Topic};
 
-use crate::measure::{Side, read_stamp, stamp};
+use crate::measure::{Counts, Meter, Side, read_stamp, stamp};
 
-/// How many messages a poll asks for.
-const POLL_MAX: usize = 500;
-/// How many messages are put back in front of a consumer at a time; they all fit into memory.
-const POLL_RECORDS: u64 = 20_000;
+/// The options of a log that keeps what consumers are done with: it is read back at the end.
+pub(crate) fn kept() -> Options {
+    Options::new().retention(Retention::keep_consumed())
+}
 
-fn open(directory: &Path) -> Result<(Log, Topic), Box<dyn Error>> {
+/// Opens a new log with a topic.
+pub(crate) fn open(directory: &Path, policy: SyncPolicy) -> Result<(Log, Topic), Box<dyn Error>> {
     static LOGS: AtomicU64 = AtomicU64::new(0);
     let name = format!("log {}", LOGS.fetch_add(1, Ordering::Relaxed));
-    // What consumers are done with is read back at the end.
-    let options = Options::new().retention(Retention::keep_consumed());
-    let log = options.open(directory.join(name))?;
+    let log = kept().sync(policy).open(directory.join(name))?;
     let topic = log.topic("measured")?;
     Ok((log, topic))
 }
 
+pub(crate) fn counts_of(log: &Log) -> Counts {
+    let stats = log.stats();
+    Counts { syncs: stats.syncs, frame_bytes: stats.bytes, file_bytes: stats.segment_bytes }
+}
+
+/// Payloads of the first thread.
+pub(crate) fn stamped(numbers: Range<u64>, payload_bytes: usize) -> impl Iterator<Item = Vec<u8>> {
+    numbers.map(move |number| {
+        let mut payload = vec![0; payload_bytes];
+        stamp(&mut payload, 0, number);
+        payload
+    })
+}
+
 /// Compares what the topic holds with what was acknowledged, thread by thread.
-fn verify(topic: &Topic, acknowledged: &[u64]) -> Result<(), String> {
+pub(crate) fn verify(topic: &Topic, acknowledged: &[u64]) -> Result<(), String> {
     let mut next = vec![0; acknowledged.len()];
     for message in topic.read_from(Offset(0)).map_err(|e| e.to_string())? {
         let message = message.map_err(|e| e.to_string())?;
@@ -44,35 +57,57 @@ pub(crate) struct Queue {
     log: Log,
     topic: Topic,
     payload_bytes: usize,
+    /// Each call waits for the disk.
+    waits: bool,
 }
 
 impl Queue {
     pub(crate) fn new(directory: &Path, payload_bytes: usize) -> Result<Self, Box<dyn Error>> {
-        let (log, topic) = open(directory)?;
-        Ok(Self::on(log, topic, payload_bytes))
+        Self::with_policy(directory, payload_bytes, SyncPolicy::default())
+    }
+
+    pub(crate) fn with_policy(
+        directory: &Path,
+        payload_bytes: usize,
+        policy: SyncPolicy,
+    ) -> Result<Self, Box<dyn Error>> {
+        let (log, topic) = open(directory, policy)?;
+        let waits = policy == SyncPolicy::default();
+        Ok(Self { waits, ..Self::on(log, topic, payload_bytes) })
     }
 
     pub(crate) fn on(log: Log, topic: Topic, payload_bytes: usize) -> Self {
-        Self { log, topic, payload_bytes }
+        Self { log, topic, payload_bytes, waits: true }
+    }
+
+    pub(crate) fn topic(&self) -> &Topic {
+        &self.topic
     }
 }
 
 impl Side for Queue {
-    fn work(&self, thread: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let (mut payload, mut number) = (vec![0; self.payload_bytes], first);
-        while !stop.load(Ordering::Relaxed) {
+        while meter.goes_on() {
             stamp(&mut payload, thread, number);
-            self.topic.append(payload.as_slice()).expect("the log takes an append");
+            let append = || self.topic.append(payload.as_slice()).expect("the log takes an append");
+            if self.waits {
+                meter.time(append);
+            } else {
+                meter.sample(number, append);
+            }
             number += 1;
         }
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.log.stats().syncs
+    fn counts(&self) -> Counts {
+        counts_of(&self.log)
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
+        // Under some policies, nobody sees what is not synced.
+        self.log.sync().map_err(|e| e.to_string())?;
         verify(&self.topic, acknowledged)
     }
 }
@@ -98,10 +133,10 @@ impl Submits {
 }
 
 impl Side for Submits {
-    fn work(&self, thread: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let mut payload = vec![0; self.queue.payload_bytes];
         let (mut under_way, mut number) = (VecDeque::with_capacity(self.in_flight), first);
-        while !stop.load(Ordering::Relaxed) {
+        while meter.goes_on() {
             if under_way.len() == self.in_flight {
                 let oldest: ackline::Pending<_> = under_way.pop_front().expect("not empty");
                 oldest.wait().expect("the log takes a submit");
@@ -116,8 +151,8 @@ impl Side for Submits {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.queue.syncs()
+    fn counts(&self) -> Counts {
+        self.queue.counts()
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
@@ -125,7 +160,7 @@ impl Side for Submits {
     }
 }
 
-/// One thread that appends batches.
+/// One thread, the first, that appends batches.
 pub(crate) struct Batches {
     queue: Queue,
     records: usize,
@@ -142,78 +177,22 @@ impl Batches {
 }
 
 impl Side for Batches {
-    fn work(&self, thread: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, _: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let mut number = first;
-        while !stop.load(Ordering::Relaxed) {
-            let records = (number..number + self.records as u64).map(|number| {
-                let mut payload = vec![0; self.queue.payload_bytes];
-                stamp(&mut payload, thread, number);
-                payload
-            });
-            self.queue.topic.append_batch(records).expect("the log takes a batch");
+        while meter.goes_on() {
+            let numbers = number..number + self.records as u64;
+            let records = stamped(numbers, self.queue.payload_bytes);
+            meter.time(|| self.queue.topic.append_batch(records)).expect("the log takes a batch");
             number += self.records as u64;
         }
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.queue.syncs()
+    fn counts(&self) -> Counts {
+        self.queue.counts()
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
         self.queue.verify(acknowledged)
-    }
-}
-
-/// A consumer that finds everything in memory.
-pub(crate) struct Polls {
-    queue: Queue,
-    group: Group,
-}
-
-impl Polls {
-    pub(crate) fn new(directory: &Path, payload_bytes: usize) -> Result<Self, Box<dyn Error>> {
-        let queue = Queue::new(directory, payload_bytes)?;
-        let records = (0..POLL_RECORDS).map(|number| {
-            let mut payload = vec![0; payload_bytes];
-            stamp(&mut payload, 0, number);
-            payload
-        });
-        queue.topic.append_batch(records)?;
-        let group = queue.topic.group("measured")?;
-        Ok(Self { queue, group })
-    }
-}
-
-impl Side for Polls {
-    fn work(&self, _: usize, first: u64, stop: &AtomicBool) -> u64 {
-        let mut number = first;
-        while !stop.load(Ordering::Relaxed) {
-            let polled = self.group.poll(POLL_MAX, Duration::ZERO).expect("the group polls");
-            if polled.is_empty() {
-                // All were acknowledged: begin again.
-                self.group.seek(Offset(0)).expect("the group seeks");
-                continue;
-            }
-            for message in polled {
-                let expected = Some((0, number % POLL_RECORDS));
-                assert_eq!(read_stamp(message.payload()), expected, "in order and unaltered");
-                message.ack().expect("the message is leased");
-                number += 1;
-            }
-        }
-        number
-    }
-
-    fn syncs(&self) -> u64 {
-        self.queue.syncs()
-    }
-
-    /// Each message was checked when it came.
-    fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
-        let lag = self.group.lag().map_err(|e| e.to_string())?.messages;
-        let done: u64 = acknowledged.iter().sum();
-        let expected = (POLL_RECORDS - done % POLL_RECORDS) % POLL_RECORDS;
-        if lag == expected { Ok(()) } else { Err(format!("lag {lag}, expected {expected}")) }
     }
 }

@@ -4,9 +4,9 @@ use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::measure::{Side, read_stamp, stamp};
+use crate::measure::{Counts, Meter, Side, read_stamp, stamp};
 
 /// As large as a segment.
 pub(crate) const FILE_BYTES: usize = 64 * 1024 * 1024;
@@ -35,12 +35,13 @@ pub(crate) fn zero_filled(directory: &Path) -> Result<File, Box<dyn Error>> {
     Ok(file)
 }
 
-/// One thread that writes and syncs.
+/// One thread that writes, and syncs unless it was told not to.
 pub(crate) struct Raw {
     file: File,
     payload_bytes: usize,
     records: usize,
     write_bytes: usize,
+    is_synced: bool,
     slot: AtomicU64,
     syncs: AtomicU64,
 }
@@ -55,7 +56,12 @@ impl Raw {
     ) -> Result<Self, Box<dyn Error>> {
         let file = zero_filled(directory)?;
         let (slot, syncs) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { file, payload_bytes, records, write_bytes, slot, syncs })
+        Ok(Self { file, payload_bytes, records, write_bytes, is_synced: true, slot, syncs })
+    }
+
+    /// Leaves it to the system when the writes reach the disk.
+    pub(crate) fn without_syncs(self) -> Self {
+        Self { is_synced: false, ..self }
     }
 
     fn slots(&self) -> u64 {
@@ -64,24 +70,31 @@ impl Raw {
 }
 
 impl Side for Raw {
-    fn work(&self, thread: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let (mut bytes, mut number) = (vec![0x5a; self.write_bytes], first);
-        while !stop.load(Ordering::Relaxed) {
+        while meter.goes_on() {
             for payload in bytes.chunks_exact_mut(self.payload_bytes).take(self.records) {
                 stamp(payload, thread, number);
                 number += 1;
             }
             let slot = self.slot.fetch_add(1, Ordering::Relaxed) % self.slots();
             let at = slot * self.write_bytes as u64;
-            self.file.write_all_at(&bytes, at).expect("the raw file takes a write");
-            self.file.sync_data().expect("the raw file syncs");
+            let write = || self.file.write_all_at(&bytes, at).expect("the raw file takes a write");
+            if !self.is_synced {
+                meter.sample(number, write);
+                continue;
+            }
+            meter.time(|| {
+                write();
+                self.file.sync_data().expect("the raw file syncs");
+            });
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
+    fn counts(&self) -> Counts {
+        Counts::of_syncs(self.syncs.load(Ordering::Relaxed))
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {

@@ -1,141 +1,264 @@
-//! The table that people read and the file that programs read.
+//! The tables that people read and the file that programs read.
 
 use std::fmt::Write as _;
 
-use crate::measure::{self, Plan, Spread, Turn, spread};
+use crate::Comparison;
+use crate::measure::{self, Latencies, Measured, Plan, Spread, Turn, number, spread};
 
-type Rounds = [Vec<Turn>];
+/// What is aimed at.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Bar {
+    None,
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Bar {
+    /// Whether a figure meets it; `None` without one.
+    fn met(self, figure: f64) -> Option<bool> {
+        match self {
+            Self::None => None,
+            Self::AtLeast(bar) => Some(figure >= bar),
+            Self::AtMost(bar) => Some(figure <= bar),
+        }
+    }
+
+    fn shown(self) -> String {
+        match self {
+            Self::None => "none".to_owned(),
+            Self::AtLeast(bar) => format!("≥ {bar:.2}"),
+            Self::AtMost(bar) => format!("≤ {bar:.2}"),
+        }
+    }
+}
+
+/// One figure, and what it was compared with.
+pub(crate) struct Row {
+    name: String,
+    against: String,
+    figure: Spread,
+    bar: Bar,
+    sides: Option<Sides>,
+}
+
+/// What is behind a ratio.
+struct Sides {
+    ours: Figures,
+    theirs: Figures,
+    /// The ratio of everything to everything, the turns with a new segment in them included.
+    overall: f64,
+    frame_bytes: Spread,
+    file_bytes: Spread,
+    sent_bytes: Spread,
+    /// The most that the process held after a turn of ours, with whatever it has not given back.
+    anonymous_bytes: u64,
+}
 
 /// One side's figures over all rounds.
 struct Figures {
     rate: Spread,
     per_sync: f64,
     syncs: f64,
+    /// Microseconds: the medians over the rounds of p50, p99 and p99.9.
+    latencies: Option<[f64; 3]>,
 }
 
 impl Figures {
-    fn of(rounds: &Rounds) -> Self {
-        let each =
-            |figure: fn(&measure::Round) -> f64| spread(rounds.iter().map(|round| figure(round)));
+    fn of(measured: &Measured) -> Self {
+        let rounds = || measured.rounds.iter();
+        let each = |figure: fn(&measure::Round) -> f64| spread(rounds().map(|round| figure(round)));
         Self {
             rate: each(measure::per_second),
             per_sync: each(measure::per_sync).median,
             syncs: each(measure::syncs_per_second).median,
+            latencies: percentiles(&measured.latencies),
         }
     }
 }
 
-/// One comparison, or the figures of one side alone.
-pub(crate) struct Row {
-    name: String,
-    ours: Figures,
-    against: Option<Against>,
-}
-
-struct Against {
-    baseline: String,
-    figures: Figures,
-    ratio: Spread,
-    /// The ratio of everything to everything, the turns with a new segment in them included.
-    overall: f64,
-    bar: Option<f64>,
+fn percentiles(rounds: &[Latencies]) -> Option<[f64; 3]> {
+    if rounds.iter().any(Latencies::is_empty) {
+        return None;
+    }
+    let of = |quantile: f64, round: &Latencies| number(round.value_at_quantile(quantile)) / 1000.0;
+    Some([0.5, 0.99, 0.999].map(|at| spread(rounds.iter().map(|round| of(at, round))).median))
 }
 
 impl Row {
     /// The ratio is taken within each round, where both sides ran next to one another.
-    pub(crate) fn compare(
-        name: &str,
-        baseline: &str,
-        bar: Option<f64>,
-        theirs: &Rounds,
-        ours: &Rounds,
-    ) -> Self {
-        let pairs = ours.iter().zip(theirs);
-        let ratio = spread(pairs.map(|(ours, theirs)| measure::ratio(ours, theirs)));
-        let overall = total(ours).per_second() / total(theirs).per_second();
-        let (baseline, figures) = (baseline.to_owned(), Figures::of(theirs));
-        let against = Some(Against { baseline, figures, ratio, overall, bar });
-        Self { name: name.to_owned(), ours: Figures::of(ours), against }
+    pub(crate) fn compare(comparison: &Comparison, theirs: &Measured, ours: &Measured) -> Self {
+        let pairs = ours.rounds.iter().zip(&theirs.rounds);
+        let figure = spread(pairs.map(|(ours, theirs)| measure::ratio(ours, theirs)));
+        let rate = |of: &Measured| {
+            let sum =
+                |figure: fn(&Turn) -> f64| of.rounds.iter().flatten().map(figure).sum::<f64>();
+            sum(|turn| number(turn.records)) / sum(|turn| turn.elapsed.as_secs_f64())
+        };
+        let per_payload_byte =
+            |bytes: fn(&Turn) -> u64| ours.per_payload_byte(comparison.payload_bytes, bytes);
+        let held = ours.rounds.iter().flatten().map(|turn| turn.anonymous_bytes).max();
+        let sides = Sides {
+            ours: Figures::of(ours),
+            theirs: Figures::of(theirs),
+            overall: rate(ours) / rate(theirs),
+            frame_bytes: per_payload_byte(|turn| turn.frame_bytes),
+            file_bytes: per_payload_byte(|turn| turn.file_bytes),
+            sent_bytes: per_payload_byte(|turn| turn.sent_bytes),
+            anonymous_bytes: held.unwrap_or(0),
+        };
+        let Comparison { name, against, bar, .. } = comparison;
+        Self { name: name.clone(), against: against.clone(), figure, bar: *bar, sides: Some(sides) }
     }
 
-    pub(crate) fn alone(name: &str, ours: &Rounds) -> Self {
-        Self { name: name.to_owned(), ours: Figures::of(ours), against: None }
+    /// A figure by itself.
+    pub(crate) fn figure(name: &str, against: &str, bar: Bar, figure: Spread) -> Self {
+        let (name, against) = (name.to_owned(), against.to_owned());
+        Self { name, against, figure, bar, sides: None }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The bytes of our frames for each byte of payload, as a row of its own.
+    pub(crate) fn frame_bytes(&self, bar: Bar) -> Option<Self> {
+        let Sides { frame_bytes, file_bytes, .. } = self.sides.as_ref()?;
+        let name = format!("{}: frames", self.name);
+        let against = format!("payload bytes; {:.2} filled with zeros", file_bytes.median);
+        Some(Self::figure(&name, &against, bar, *frame_bytes))
     }
 
     /// Whether the median meets the bar; `None` without one.
     pub(crate) fn met(&self) -> Option<bool> {
-        let against = self.against.as_ref()?;
-        Some(against.ratio.median >= against.bar?)
+        self.bar.met(self.figure.median)
     }
 
     /// The row as a line of text.
     pub(crate) fn line(&self) -> String {
-        let side = |figures: &Figures| {
-            let Figures { rate, per_sync, syncs } = figures;
-            format!("{:>9.0} | {syncs:>6.0} × {per_sync:>6.1}", rate.median)
+        let Spread { min, median, max } = self.figure;
+        let met = match self.met() {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "",
         };
-        let mut line = format!("| {:<30} | {} |", self.name, side(&self.ours));
-        if let Some(Against { figures, ratio, overall, bar, .. }) = &self.against {
-            let Spread { min, median, max } = ratio;
-            let bar = match (bar, self.met()) {
-                (Some(bar), Some(true)) => format!("{bar:.2} met"),
-                (Some(bar), _) => format!("{bar:.2} NOT MET"),
-                (None, _) => "none".to_owned(),
+        let (name, bar) = (&self.name, self.bar.shown());
+        format!("| {name:<44} | {min:>7.2} {median:>7.2} {max:>7.2} | {bar:<7} | {met:<7} |")
+    }
+
+    /// What is behind the ratio, as a line of text.
+    fn details(&self) -> Option<String> {
+        let sides = self.sides.as_ref()?;
+        let side = |figures: &Figures| {
+            let Figures { rate, per_sync, syncs, .. } = figures;
+            let syncs = match *syncs {
+                0.0 => format!("{:>15}", "none"),
+                syncs => format!("{syncs:>6.0} × {per_sync:>6.1}"),
             };
-            let ratio = format!("{min:>5.2} {median:>5.2} {max:>5.2} | {overall:>5.2}");
-            write!(line, " {} | {ratio} | {bar:<12} |", side(figures)).expect("text fits");
-        }
-        line
+            format!("{:>9.0} | {syncs}", rate.median)
+        };
+        let (ours, theirs) = (side(&sides.ours), side(&sides.theirs));
+        let overall = sides.overall;
+        Some(format!("| {:<44} | {ours} | {theirs} | {overall:>5.2} |", self.name))
+    }
+
+    /// How long the calls took, as a line of text.
+    fn latencies(&self) -> Option<String> {
+        let sides = self.sides.as_ref()?;
+        let shown = |figure: f64| format!("{figure:>7.0$}", usize::from(figure < 10.0));
+        let side = |figures: &Figures| match figures.latencies {
+            Some(figures) => figures.map(shown).join(" "),
+            None => format!("{:>23}", "not timed"),
+        };
+        sides.ours.latencies?;
+        let (ours, theirs) = (side(&sides.ours), side(&sides.theirs));
+        Some(format!("| {:<44} | {ours} | {theirs} |", self.name))
+    }
+
+    /// What it costs in bytes, as a line of text.
+    fn bytes(&self) -> Option<String> {
+        let Sides { frame_bytes, file_bytes, sent_bytes, anonymous_bytes, .. } =
+            self.sides.as_ref()?;
+        let held = number(*anonymous_bytes) / (1024.0 * 1024.0);
+        let (frames, files, sent) = (frame_bytes.median, file_bytes.median, sent_bytes.median);
+        Some(format!(
+            "| {:<44} | {frames:>6.2} | {files:>6.2} | {sent:>7.2} | {held:>6.1} |",
+            self.name
+        ))
     }
 }
 
-fn total(rounds: &Rounds) -> Turn {
-    let turns = || rounds.iter().flatten();
-    Turn {
-        records: turns().map(|turn| turn.records).sum(),
-        syncs: turns().map(|turn| turn.syncs).sum(),
-        elapsed: turns().map(|turn| turn.elapsed).sum(),
-    }
-}
-
-/// All rows under a heading, and what each was compared with.
-pub(crate) fn table(rows: &[Row]) -> String {
-    let mut out = format!(
-        "| {:<30} | records/s | fsyncs/s × each | limit/s   | fsyncs/s × each | {:<17} |   all | {:<12} |\n",
-        "what", "ratio min med max", "bar"
-    );
-    for row in rows {
-        out.push_str(&row.line());
+/// A heading, and a line for each row that has one.
+fn section(rows: &[Row], heading: &str, line: impl Fn(&Row) -> Option<String>) -> String {
+    let mut out = format!("{heading}\n");
+    for line in rows.iter().filter_map(line) {
+        out.push_str(&line);
         out.push('\n');
-    }
-    out.push_str("\nlimits:\n");
-    for row in rows {
-        let baseline = row.against.as_ref().map_or("none", |against| &against.baseline);
-        writeln!(out, "  {}: {baseline}", row.name).expect("a string takes text");
     }
     out
 }
 
+/// All rows under headings, and what each was compared with.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let name = format!("| {:<44}", "what");
+    let details = section(
+        rows,
+        &format!("{name} | records/s | fsyncs/s × each | limit/s   | fsyncs/s × each |   all |"),
+        Row::details,
+    );
+    let latencies = section(
+        rows,
+        &format!("{name} | µs: p50, p99, p99.9     | limit: the same         |"),
+        Row::latencies,
+    );
+    let bytes =
+        section(rows, &format!("{name} | frames |  zeros |    sent | memory |"), Row::bytes);
+    let heading = format!("{name} | {:<23} | bar     |         |", "min, median, max");
+    let ratios = section(rows, &heading, |row| Some(row.line()));
+    let limits =
+        section(rows, "divided by:", |row| Some(format!("  {}: {}", row.name, row.against)));
+    format!(
+        "{details}\n{latencies}\nFor each byte of payload: bytes of frames, of zeros before them, and sent to the disk \
+         meanwhile, by whomever. MiB held by the process, apart from maps of files:\n{bytes}\n{ratios}\n{limits}"
+    )
+}
+
 /// The rows as JSON. No name holds a character that would have to be escaped.
 pub(crate) fn json(rows: &[Row], plan: &Plan) -> String {
+    let three = |Spread { min, median, max }: Spread| format!("[{min:.4}, {median:.4}, {max:.4}]");
     let side = |figures: &Figures| {
-        let Figures { rate: Spread { min, median, max }, per_sync, syncs } = figures;
+        let Figures { rate, per_sync, syncs, latencies } = figures;
+        let latencies = latencies.map_or("null".to_owned(), |latencies| format!("{latencies:.1?}"));
         format!(
-            "{{\"records_per_second\": [{min:.1}, {median:.1}, {max:.1}], \
-             \"syncs_per_second\": {syncs:.1}, \"records_per_sync\": {per_sync:.2}}}"
+            "{{\"records_per_second\": {}, \"syncs_per_second\": {syncs:.1}, \
+             \"records_per_sync\": {per_sync:.2}, \"microseconds\": {latencies}}}",
+            three(*rate)
         )
     };
     let row = |row: &Row| {
-        let mut out = format!("    {{\"name\": \"{}\", \"ours\": {}", row.name, side(&row.ours));
-        if let Some(Against { baseline, figures, ratio, overall, bar }) = &row.against {
-            let Spread { min, median, max } = ratio;
-            let bar = bar.map_or("null".to_owned(), |bar| format!("{bar:.2}"));
-            let met = row.met().map_or("null".to_owned(), |met| met.to_string());
+        let Row { name, against, figure, bar, sides } = row;
+        let (kind, bar) = match bar {
+            Bar::None => ("none", "null".to_owned()),
+            Bar::AtLeast(bar) => ("at least", bar.to_string()),
+            Bar::AtMost(bar) => ("at most", bar.to_string()),
+        };
+        let met = row.met().map_or("null".to_owned(), |met| met.to_string());
+        let mut out = format!(
+            "    {{\"name\": \"{name}\", \"divided_by\": \"{against}\", \"figure\": {}, \
+             \"bar\": {bar}, \"bar_is\": \"{kind}\", \"met\": {met}",
+            three(*figure)
+        );
+        if let Some(sides) = sides {
             write!(
                 out,
-                ", \"limit\": {}, \"limit_is\": \"{baseline}\", \
-                 \"ratio\": [{min:.4}, {median:.4}, {max:.4}], \"overall\": {overall:.4}, \"bar\": {bar}, \"met\": {met}",
-                side(figures)
+                ", \"ours\": {}, \"limit\": {}, \"overall\": {:.4}, \
+                 \"frame_bytes\": {}, \"file_bytes\": {}, \"sent_bytes\": {}, \"anonymous_bytes\": {}",
+                side(&sides.ours),
+                side(&sides.theirs),
+                sides.overall,
+                three(sides.frame_bytes),
+                three(sides.file_bytes),
+                three(sides.sent_bytes),
+                sides.anonymous_bytes
             )
             .expect("a string takes text");
         }

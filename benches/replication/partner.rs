@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use ackline::replicate::{Link, Message, Quorum, QuorumOptions};
 use ackline::{Log, Options, Retention};
 
 use crate::Places;
-use crate::measure::{Side, stamp};
+use crate::measure::{Counts, Meter, Side, stamp};
 use crate::raw::{FILE_BYTES, zero_filled};
 use crate::tcp::Network;
 
@@ -180,10 +180,10 @@ impl Remote {
 }
 
 impl Side for Remote {
-    fn work(&self, thread: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let (mut record, mut number) = (vec![0; self.bytes], first);
         let (mut socket, mut answer) = (self.socket(), [0]);
-        while !stop.load(Ordering::Relaxed) {
+        while meter.goes_on() {
             stamp(&mut record, thread, number);
             record[0] = if self.way == Way::RoundTrip { ECHO } else { KEEP };
             if self.way == Way::Both {
@@ -202,12 +202,12 @@ impl Side for Remote {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
+    fn counts(&self) -> Counts {
+        Counts::of_syncs(self.done.load(Ordering::Relaxed))
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
-        let done = self.syncs();
+        let done = self.done.load(Ordering::Relaxed);
         let lives = self.partner.process.id() > 0;
         if lives && *acknowledged == [done] { Ok(()) } else { Err(format!("{done} were done")) }
     }
