@@ -1,0 +1,3 @@
+//! One file for each peer.
+
+pub(crate) mod ackline;
