@@ -70,7 +70,7 @@ pub(crate) struct Kind {
 }
 
 /// All of them, ackline first.
-pub(crate) const ALL: [&Kind; 1] = [&peers::ackline::KIND];
+pub(crate) const ALL: [&Kind; 2] = [&peers::ackline::KIND, &peers::okaywal::KIND];
 
 /// The one that all others are compared with.
 pub(crate) const OURS: &Kind = ALL[0];

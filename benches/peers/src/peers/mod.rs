@@ -1,3 +1,4 @@
 //! One file for each peer.
 
 pub(crate) mod ackline;
+pub(crate) mod okaywal;
