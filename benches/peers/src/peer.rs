@@ -70,7 +70,8 @@ pub(crate) struct Kind {
 }
 
 /// All of them, ackline first.
-pub(crate) const ALL: [&Kind; 2] = [&peers::ackline::KIND, &peers::okaywal::KIND];
+pub(crate) const ALL: [&Kind; 3] =
+    [&peers::ackline::KIND, &peers::okaywal::KIND, &peers::raft_engine::KIND];
 
 /// The one that all others are compared with.
 pub(crate) const OURS: &Kind = ALL[0];

@@ -2,3 +2,4 @@
 
 pub(crate) mod ackline;
 pub(crate) mod okaywal;
+pub(crate) mod raft_engine;
