@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::child::{self, Rounds};
 use crate::measure::Plan;
 use crate::peer::{Failure, Kind};
+use crate::peers::walrus;
 use crate::workload::Workload;
 
 /// What a child has beyond the time that it measures for: to open, to fill, to verify.
@@ -38,7 +39,11 @@ impl Child {
             }
             None => Command::new(&self.program),
         };
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .env(walrus::DIRECTORY_VARIABLE, self.directory.path())
+            .env(walrus::QUIET_VARIABLE, "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         command
     }
 

@@ -3,3 +3,4 @@
 pub(crate) mod ackline;
 pub(crate) mod okaywal;
 pub(crate) mod raft_engine;
+pub(crate) mod walrus;
