@@ -70,8 +70,13 @@ pub(crate) struct Kind {
 }
 
 /// All of them, ackline first.
-pub(crate) const ALL: [&Kind; 4] =
-    [&peers::ackline::KIND, &peers::okaywal::KIND, &peers::raft_engine::KIND, &peers::walrus::KIND];
+pub(crate) const ALL: [&Kind; 5] = [
+    &peers::ackline::KIND,
+    &peers::okaywal::KIND,
+    &peers::raft_engine::KIND,
+    &peers::walrus::KIND,
+    &peers::fjall::KIND,
+];
 
 /// The one that all others are compared with.
 pub(crate) const OURS: &Kind = ALL[0];
