@@ -70,12 +70,13 @@ pub(crate) struct Kind {
 }
 
 /// All of them, ackline first.
-pub(crate) const ALL: [&Kind; 5] = [
+pub(crate) const ALL: [&Kind; 6] = [
     &peers::ackline::KIND,
     &peers::okaywal::KIND,
     &peers::raft_engine::KIND,
     &peers::walrus::KIND,
     &peers::fjall::KIND,
+    &peers::redb::KIND,
 ];
 
 /// The one that all others are compared with.

@@ -4,4 +4,5 @@ pub(crate) mod ackline;
 pub(crate) mod fjall;
 pub(crate) mod okaywal;
 pub(crate) mod raft_engine;
+pub(crate) mod redb;
 pub(crate) mod walrus;
