@@ -70,13 +70,14 @@ pub(crate) struct Kind {
 }
 
 /// All of them, ackline first.
-pub(crate) const ALL: [&Kind; 6] = [
+pub(crate) const ALL: [&Kind; 7] = [
     &peers::ackline::KIND,
     &peers::okaywal::KIND,
     &peers::raft_engine::KIND,
     &peers::walrus::KIND,
     &peers::fjall::KIND,
     &peers::redb::KIND,
+    &peers::sqlite::KIND,
 ];
 
 /// The one that all others are compared with.

@@ -5,4 +5,5 @@ pub(crate) mod fjall;
 pub(crate) mod okaywal;
 pub(crate) mod raft_engine;
 pub(crate) mod redb;
+pub(crate) mod sqlite;
 pub(crate) mod walrus;
