@@ -70,7 +70,7 @@ pub(crate) struct Kind {
 }
 
 /// All of them, ackline first.
-pub(crate) const ALL: [&Kind; 7] = [
+pub(crate) const ALL: [&Kind; 8] = [
     &peers::ackline::KIND,
     &peers::okaywal::KIND,
     &peers::raft_engine::KIND,
@@ -78,6 +78,7 @@ pub(crate) const ALL: [&Kind; 7] = [
     &peers::fjall::KIND,
     &peers::redb::KIND,
     &peers::sqlite::KIND,
+    &peers::sled::KIND,
 ];
 
 /// The one that all others are compared with.

@@ -5,5 +5,6 @@ pub(crate) mod fjall;
 pub(crate) mod okaywal;
 pub(crate) mod raft_engine;
 pub(crate) mod redb;
+pub(crate) mod sled;
 pub(crate) mod sqlite;
 pub(crate) mod walrus;
