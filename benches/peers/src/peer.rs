@@ -70,7 +70,7 @@ pub(crate) struct Kind {
 }
 
 /// All of them, ackline first.
-pub(crate) const ALL: [&Kind; 8] = [
+pub(crate) const ALL: [&Kind; 9] = [
     &peers::ackline::KIND,
     &peers::okaywal::KIND,
     &peers::raft_engine::KIND,
@@ -79,6 +79,7 @@ pub(crate) const ALL: [&Kind; 8] = [
     &peers::redb::KIND,
     &peers::sqlite::KIND,
     &peers::sled::KIND,
+    &peers::yaque::KIND,
 ];
 
 /// The one that all others are compared with.

@@ -8,3 +8,4 @@ pub(crate) mod redb;
 pub(crate) mod sled;
 pub(crate) mod sqlite;
 pub(crate) mod walrus;
+pub(crate) mod yaque;
