@@ -70,7 +70,7 @@ pub(crate) struct Kind {
 }
 
 /// All of them, ackline first.
-pub(crate) const ALL: [&Kind; 9] = [
+pub(crate) const ALL: [&Kind; 10] = [
     &peers::ackline::KIND,
     &peers::okaywal::KIND,
     &peers::raft_engine::KIND,
@@ -80,6 +80,7 @@ pub(crate) const ALL: [&Kind; 9] = [
     &peers::sqlite::KIND,
     &peers::sled::KIND,
     &peers::yaque::KIND,
+    &peers::commitlog::KIND,
 ];
 
 /// The one that all others are compared with.

@@ -1,6 +1,7 @@
 //! One file for each peer.
 
 pub(crate) mod ackline;
+pub(crate) mod commitlog;
 pub(crate) mod fjall;
 pub(crate) mod okaywal;
 pub(crate) mod raft_engine;
