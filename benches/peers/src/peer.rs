@@ -70,7 +70,7 @@ pub(crate) struct Kind {
 }
 
 /// All of them, ackline first.
-pub(crate) const ALL: [&Kind; 10] = [
+pub(crate) const ALL: [&Kind; 11] = [
     &peers::ackline::KIND,
     &peers::okaywal::KIND,
     &peers::raft_engine::KIND,
@@ -81,6 +81,7 @@ pub(crate) const ALL: [&Kind; 10] = [
     &peers::sled::KIND,
     &peers::yaque::KIND,
     &peers::commitlog::KIND,
+    &peers::queue_file::KIND,
 ];
 
 /// The one that all others are compared with.

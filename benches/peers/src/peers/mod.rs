@@ -4,6 +4,7 @@ pub(crate) mod ackline;
 pub(crate) mod commitlog;
 pub(crate) mod fjall;
 pub(crate) mod okaywal;
+pub(crate) mod queue_file;
 pub(crate) mod raft_engine;
 pub(crate) mod redb;
 pub(crate) mod sled;
