@@ -27,11 +27,13 @@
 
 mod child;
 mod count;
+mod docs;
 mod limit;
 mod machine;
 mod parent;
 mod peer;
 mod peers;
+mod plot;
 mod report;
 mod results;
 mod sides;
@@ -168,7 +170,10 @@ fn all(arguments: &Arguments, docs: Option<&Path>) -> Result<(), Failure> {
     }
     std::fs::write(&arguments.out, report::json(&results, &machine))?;
     println!("figures written to {}", arguments.out.display());
-    if let Some(_docs) = docs {}
+    if let Some(docs) = docs {
+        docs::write(docs, &results, &machine)?;
+        println!("benchmarks.md and its plots written to {}", docs.display());
+    }
     match results.failures() {
         failures if failures.is_empty() => Ok(()),
         failures => Err(format!("failed:\n{}", failures.join("\n")).into()),

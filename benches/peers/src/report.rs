@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use crate::count::{Counted, Counts, SYNCS};
 use crate::machine::{Machine, version};
 use crate::measure::Spread;
-use crate::peer::Kind;
+use crate::peer::{Kind, Mode};
 use crate::results::{Figures, Results, Row};
+use crate::workload::Work;
 
 /// What stands where strace counted nothing.
 pub(crate) const NOT_COUNTED: &str = "not counted";
@@ -21,7 +22,7 @@ pub(crate) fn table(row: &Row, results: &Results) -> String {
     );
     writeln!(
         out,
-        "| {:<12} | records/s | {:<19} | {:<19} | syncs/append |",
+        "| {:<12} | records/s | {:<20} | {:<20} | syncs of one |",
         "peer", "/limit min med max", "/ackline min med max"
     )
     .expect("a string takes text");
@@ -29,11 +30,14 @@ pub(crate) fn table(row: &Row, results: &Results) -> String {
         let line = match outcome {
             Ok(Figures { rate, to_limit, to_ours }) => {
                 let to_ours = to_ours.as_ref().map_or(String::new(), spread);
-                let syncs = results
-                    .counted(kind)
-                    .map_or(NOT_COUNTED.to_owned(), |counted| number(counted.append.all_syncs()));
+                let syncs = match (row.workload.work, results.counted(kind)) {
+                    (Work::Append(Mode::Unsynced) | Work::Read, _) => String::new(),
+                    (_, None) => NOT_COUNTED.to_owned(),
+                    (Work::Batch, Some(counted)) => number(counted.batch.all_syncs()),
+                    (_, Some(counted)) => number(counted.append.all_syncs()),
+                };
                 format!(
-                    "| {:<12} | {:>9.0} | {:<19} | {to_ours:<20} | {syncs:>12} |",
+                    "| {:<12} | {:>9.0} | {:<20} | {to_ours:<20} | {syncs:>12} |",
                     kind.name,
                     rate.median,
                     spread(to_limit)

@@ -10,7 +10,7 @@ pub(crate) const KIND: Kind = Kind {
     durable: "`SyncPolicy::GroupCommit`, the default; `append`, `append_batch`",
     unsynced: Some("`SyncPolicy::Never`"),
     topics: Some("topics"),
-    documentation: "https://docs.rs/ackline/{}/ackline/enum.SyncPolicy.html",
+    documentation: "../README.md#what-it-guarantees",
     remark: "Reads check the checksum of every frame.",
 };
 
