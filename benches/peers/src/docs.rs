@@ -52,10 +52,9 @@ fn document(results: &Results, machine: &Machine, threads: bool, topics: bool) -
             _ => {}
         }
     }
-    let failures = results.failures();
-    if !failures.is_empty() {
+    if !results.failures.is_empty() {
         add(&mut out, "\n## What failed\n");
-        for failure in failures {
+        for failure in &results.failures {
             add(&mut out, &format!("- {failure}"));
         }
     }

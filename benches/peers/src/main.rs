@@ -151,7 +151,14 @@ fn all(arguments: &Arguments, docs: Option<&Path>) -> Result<(), Failure> {
     let load = machine::load();
     println!("load before: {load}; each point {:?} in {} rounds", plan.time, plan.rounds);
     let (seconds, rounds) = (plan.time.as_secs_f64(), plan.rounds);
-    let mut results = Results { seconds, rounds, load, rows: Vec::new(), counts: Vec::new() };
+    let mut results = Results {
+        seconds,
+        rounds,
+        load,
+        rows: Vec::new(),
+        counts: Vec::new(),
+        failures: Vec::new(),
+    };
     let counted = peer::ALL
         .into_iter()
         .filter(|kind| kind.name == OURS.name || kinds.iter().any(|other| other.name == kind.name));
@@ -163,7 +170,7 @@ fn all(arguments: &Arguments, docs: Option<&Path>) -> Result<(), Failure> {
     let mut designs = Designs::default();
     for workload in workloads {
         let design = designs.fastest(&workload, arguments)?;
-        if let Some(row) = row(workload, &kinds, arguments, design) {
+        if let Some(row) = row(workload, &kinds, arguments, design, &mut results.failures) {
             println!("{}", report::table(&row, &results));
             results.rows.push(row);
         }
@@ -174,9 +181,9 @@ fn all(arguments: &Arguments, docs: Option<&Path>) -> Result<(), Failure> {
         docs::write(docs, &results, &machine)?;
         println!("benchmarks.md and its plots written to {}", docs.display());
     }
-    match results.failures() {
-        failures if failures.is_empty() => Ok(()),
-        failures => Err(format!("failed:\n{}", failures.join("\n")).into()),
+    match results.failures.as_slice() {
+        [] => Ok(()),
+        failures => Err(format!("failed: {}", failures.join("; ")).into()),
     }
 }
 
@@ -186,13 +193,17 @@ fn row(
     kinds: &[&'static Kind],
     arguments: &Arguments,
     design: usize,
+    failures: &mut Vec<String>,
 ) -> Option<Row> {
     let Arguments { directory, plan, .. } = arguments;
     let kinds = kinds.iter().filter(|kind| workload.suits(kind));
     let measured = kinds.map(|kind| {
         eprintln!("{}: {}", workload.name(), kind.name);
         let rounds = parent::measure(directory, kind, &workload, design, plan);
-        (*kind, rounds.map_err(|error| error.to_string()))
+        let rounds = rounds.map_err(|error| error.to_string()).inspect_err(|failure| {
+            failures.push(format!("{}, {}: {failure}", kind.name, workload.name()));
+        });
+        (*kind, rounds)
     });
     Row::new(workload, measured.collect())
 }

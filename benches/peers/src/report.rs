@@ -99,11 +99,12 @@ pub(crate) fn spread(spread: &Spread) -> String {
 pub(crate) fn json(results: &Results, machine: &Machine) -> String {
     let rows: Vec<_> = results.rows.iter().map(json_row).collect();
     let counts: Vec<_> = results.counts.iter().map(json_counts).collect();
+    let failures: Vec<_> = results.failures.iter().map(|failure| quoted(failure)).collect();
     format!(
         "{{\n  \"machine\": {{\"processor\": {}, \"cores\": {}, \"memory\": {}, \
          \"file_system\": {}, \"kernel\": {}, \"load\": {}}},\n  \
          \"seconds\": {}, \"rounds\": {},\n  \
-         \"peers\": [\n{}\n  ],\n  \"workloads\": [\n{}\n  ]\n}}\n",
+         \"peers\": [\n{}\n  ],\n  \"workloads\": [\n{}\n  ],\n  \"failures\": [{}]\n}}\n",
         quoted(&machine.processor),
         machine.cores,
         quoted(&machine.memory),
@@ -113,7 +114,8 @@ pub(crate) fn json(results: &Results, machine: &Machine) -> String {
         results.seconds,
         results.rounds,
         counts.join(",\n"),
-        rows.join(",\n")
+        rows.join(",\n"),
+        failures.join(", ")
     )
 }
 

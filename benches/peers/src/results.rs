@@ -37,6 +37,8 @@ pub(crate) struct Results {
     pub(crate) rows: Vec<Row>,
     /// What was counted for each peer, or why it was not.
     pub(crate) counts: Vec<(&'static Kind, Result<Counted, String>)>,
+    /// What failed, for people.
+    pub(crate) failures: Vec<String>,
 }
 
 impl Results {
@@ -44,24 +46,11 @@ impl Results {
         let found = self.counts.iter().find(|(counted, _)| counted.name == kind.name);
         found?.1.as_ref().ok()
     }
-
-    /// What failed, for people.
-    pub(crate) fn failures(&self) -> Vec<String> {
-        let of_row = |row: &Row| {
-            let name = row.workload.name();
-            let failures = row.cells.iter().filter_map(|(kind, outcome)| {
-                let failure = outcome.as_ref().err()?;
-                Some(format!("{}, {name}: {failure}", kind.name))
-            });
-            failures.collect::<Vec<_>>()
-        };
-        self.rows.iter().flat_map(of_row).collect()
-    }
 }
 
 impl Row {
     /// Puts together what the children of one workload found. ackline and the limit ran in every
-    /// one of them, so their figures are over all.
+    /// one of them, so their figures are over all; `None` if all children failed.
     pub(crate) fn new(
         workload: Workload,
         measured: Vec<(&'static Kind, Result<Rounds, String>)>,
