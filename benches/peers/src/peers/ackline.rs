@@ -11,7 +11,7 @@ pub(crate) const KIND: Kind = Kind {
     unsynced: Some("`SyncPolicy::Never`"),
     topics: Some("topics"),
     documentation: "../README.md#what-it-guarantees",
-    remark: "Reads check the checksum of every frame.",
+    remark: "Readers check the checksum of every frame.",
 };
 
 struct Ackline {

@@ -17,7 +17,8 @@ pub(crate) const KIND: Kind = Kind {
     topics: None,
     documentation: "https://docs.rs/okaywal/{}/okaywal/struct.EntryWriter.html#method.commit",
     remark: "A log is read in order only when it is opened; so each reading opens hard links to \
-             its files, in a thread beside the one that counts.",
+             its files, in a thread beside the one that counts. Readers check a checksum of \
+             each record.",
 };
 
 /// What one segment is filled with zeros up to when it is made.

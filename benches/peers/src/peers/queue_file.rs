@@ -13,7 +13,7 @@ pub(crate) const KIND: Kind = Kind {
     unsynced: Some("`set_sync_writes(false)`"),
     topics: None,
     documentation: "https://docs.rs/queue-file/{}/queue_file/struct.QueueFile.html#method.set_sync_writes",
-    remark: "All threads share the queue behind a lock.",
+    remark: "All threads share the queue behind a lock. Readers check a checksum of each record.",
 };
 
 /// Room that it has from the beginning; it doubles when that is full.

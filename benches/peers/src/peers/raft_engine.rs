@@ -15,7 +15,7 @@ pub(crate) const KIND: Kind = Kind {
     topics: Some("Raft groups"),
     documentation: "https://docs.rs/raft-engine/{}/raft_engine/struct.Engine.html#method.write",
     remark: "A group has one writer at a time, so each thread has a group of its own in each \
-             topic. There is no order across threads.",
+             topic. There is no order across threads. Readers check a checksum of each batch.",
 };
 
 /// How many entries a reader asks for at a time.

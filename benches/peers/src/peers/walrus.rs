@@ -1,6 +1,7 @@
 //! walrus: a log of topics. It takes its directory from the environment, and one process has one
 //! sync schedule, which is why each measurement is a process of its own.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -14,9 +15,10 @@ pub(crate) const KIND: Kind = Kind {
     durable: "`FsyncSchedule::SyncEach`",
     unsynced: Some("`FsyncSchedule::NoFsync`"),
     topics: Some("topics"),
-    documentation: "https://docs.rs/walrus-rust/{}/walrus_rust/enum.FsyncSchedule.html",
+    documentation: "https://docs.rs/walrus-rust/{}/walrus_rust/wal/enum.FsyncSchedule.html",
     remark: "Batches are written through io_uring, which strace does not see. A reader consumes \
-             what it reads, so that each reading has an instance of its own, opened before.",
+             what it reads, so that each reading has an instance of its own, opened before. \
+             Readers check a checksum of each record.",
 };
 
 /// Where walrus looks for the directory that it is to keep its files in.
@@ -31,9 +33,17 @@ struct Wal {
     writer: Walrus,
     key: String,
     schedule: FsyncSchedule,
-    /// Those that have read nothing yet.
-    readers: Mutex<Vec<Walrus>>,
+    readers: Mutex<Readers>,
     names: Vec<String>,
+}
+
+/// Instances that read: each reads a topic once.
+#[derive(Default)]
+struct Readers {
+    /// The one in use, and the topics that it has read.
+    current: Option<(Walrus, HashSet<usize>)>,
+    /// Those that have read nothing yet.
+    prepared: Vec<Walrus>,
 }
 
 fn open(setup: &Setup<'_>) -> Result<Box<dyn Peer>, Failure> {
@@ -69,11 +79,14 @@ impl Peer for Wal {
     }
 
     fn read(&self, topic: usize, visit: &mut Visit<'_>) -> Result<(), Failure> {
-        let prepared = self.readers.lock().expect(NO_PANIC).pop();
-        let reader = match prepared {
-            Some(reader) => reader,
-            None => instance(&self.key, self.schedule)?,
-        };
+        let Readers { current, prepared } = &mut *self.readers.lock().expect(NO_PANIC);
+        let fresh = current.take().filter(|(_, read)| !read.contains(&topic));
+        let next = fresh.or_else(|| Some((prepared.pop()?, HashSet::new())));
+        let (reader, read) = current.insert(match next {
+            Some(next) => next,
+            None => (instance(&self.key, self.schedule)?, HashSet::new()),
+        });
+        read.insert(topic);
         loop {
             let entries = reader.batch_read_for_topic(&self.names[topic], READ_BYTES, true)?;
             if entries.is_empty() {
@@ -90,7 +103,7 @@ impl Peer for Wal {
     fn prepare_reads(&self, times: usize) -> Result<(), Failure> {
         let mut readers = self.readers.lock().expect(NO_PANIC);
         for _ in 0..times {
-            readers.push(instance(&self.key, self.schedule)?);
+            readers.prepared.push(instance(&self.key, self.schedule)?);
         }
         Ok(())
     }
