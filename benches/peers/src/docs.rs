@@ -85,7 +85,8 @@ cargo run --release --manifest-path benches/peers/Cargo.toml -- --docs
 Figures are ratios, as `median (least–greatest)` over the rounds. A workload has a **limit**: the same bytes written
 or read without any queue. In a process of their own, the limit, ackline and one peer take turns of 70 ms, and a
 ratio is taken between turns next to one another: what else the machine does harms all three. At the end everything
-that was written is read back, and every record is compared: its bytes, and its order within its thread.
+that was written is read back, and every record is compared: its bytes, and its order within its thread. ackline and the
+limit ran beside each of the peers, so their ratio is over the rounds of all of them.
 
 Payloads are filled with one byte each, so compression is switched off where it would spare a peer the writing.
 "
@@ -199,7 +200,11 @@ fn section(group: Group, rows: &[&Row], results: &Results) -> String {
     let mut out = format!("\n## {}\n\n{}\n", group.heading(), group.explanation());
     let columns = rows.iter().map(|row| column(row)).collect::<Vec<_>>().join(" | ");
     let counted = matches!(group, Group::Durable | Group::Batches | Group::Topics);
-    let (title, line) = if counted { (" syncs of one |", "---|") } else { ("", "") };
+    let (title, line) = match (counted, group) {
+        (false, _) => ("", ""),
+        (true, Group::Batches) => (" syncs per batch |", "---|"),
+        (true, _) => (" syncs per append |", "---|"),
+    };
     let lines = "---|".repeat(rows.len());
     for (of, choose) in [
         ("the limit", (|figures| Some(figures.to_limit)) as fn(&Figures) -> Option<Spread>),
@@ -225,8 +230,9 @@ fn section(group: Group, rows: &[&Row], results: &Results) -> String {
         }
     }
     let limits = rows.iter().map(|row| format!("{:.0}", row.limit.median));
-    let limits = limits.collect::<Vec<_>>().join(", ");
-    add(&mut out, &format!("\nThe limit, in records a second: {limits}."));
+    let limits = limits.collect::<Vec<_>>().join(" | ");
+    add(&mut out, &format!("\n| | {columns} |\n|---|{lines}"));
+    add(&mut out, &format!("| the limit, records a second | {limits} |"));
     out
 }
 
@@ -287,10 +293,12 @@ fn lines(rows: &[(&Row, usize)], results: &Results, title: &str, x_axis: &str) -
         });
         let (name, style) = if kind.name == OURS.name {
             (kind.name.to_owned(), Style::Strong)
-        } else if is_unsynced(results, kind) {
-            (format!("{} (no sync)", kind.name), Style::Dashed)
         } else {
-            (kind.name.to_owned(), Style::Plain)
+            match results.counted(kind).map(|counted| counted.append.verdict()) {
+                Some(Verdict::NotSynced) => (format!("{} (no sync)", kind.name), Style::Dashed),
+                Some(Verdict::Halfway) => (format!("{} (halfway)", kind.name), Style::Dashed),
+                Some(Verdict::Synced) | None => (kind.name.to_owned(), Style::Plain),
+            }
         };
         Series { name, points: points.collect(), style }
     };

@@ -163,7 +163,7 @@ fn all(arguments: &Arguments, docs: Option<&Path>) -> Result<(), Failure> {
         .into_iter()
         .filter(|kind| kind.name == OURS.name || kinds.iter().any(|other| other.name == kind.name));
     for kind in counted {
-        let counts = count::count(directory, kind).map_err(|error| error.to_string());
+        let counts = count::count(directory, kind).map_err(|error| format!("strace: {error}"));
         results.counts.push((kind, counts));
     }
     println!("{}", report::counts_table(&results));

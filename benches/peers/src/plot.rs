@@ -32,9 +32,9 @@ pub(crate) struct Plot<'a> {
     pub(crate) series: Vec<Series>,
 }
 
-const WIDTH: f64 = 820.0;
+const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 480.0;
-const LEFT: f64 = 78.0;
+const LEFT: f64 = 104.0;
 const RIGHT: f64 = 620.0;
 const TOP: f64 = 48.0;
 const BOTTOM: f64 = 420.0;
@@ -144,7 +144,7 @@ fn head(plot: &Plot<'_>) -> String {
   </style>
   <text class=\"title\" x=\"{LEFT}\" y=\"26\">{title}</text>
   <text class=\"mid\" x=\"{across}\" y=\"{}\">{x_axis}</text>
-  <text class=\"mid\" transform=\"translate(20 {down}) rotate(-90)\">{y_axis}</text>
+  <text class=\"mid\" transform=\"translate(22 {down}) rotate(-90)\">{y_axis}</text>
 ",
         BOTTOM + 44.0
     )

@@ -80,12 +80,13 @@ pub(crate) fn calls(counts: &Counts) -> String {
 
 /// As many digits as say something.
 pub(crate) fn number(figure: f64) -> String {
-    if figure == 0.0 {
-        "0".to_owned()
-    } else if figure < 0.1 {
-        format!("{figure:.3}")
-    } else {
-        format!("{figure:.2}")
+    // What rounds up to a tenth has two digits behind the point, like a tenth.
+    match figure {
+        0.0 => "0".to_owned(),
+        ..0.0995 => format!("{figure:.3}"),
+        ..9.995 => format!("{figure:.2}"),
+        ..99.95 => format!("{figure:.1}"),
+        _ => format!("{figure:.0}"),
     }
 }
 

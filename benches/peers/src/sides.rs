@@ -91,10 +91,14 @@ impl Common {
         first.get_or_insert_with(|| failure.to_owned());
     }
 
-    /// The topic of a thread's record. Threads begin in different ones.
+    /// The topic of a thread's record.
     fn topic(&self, thread: usize, number: u64) -> usize {
-        let topics = self.topics as u64;
-        let topic = (number + thread as u64 * 61) % topics;
+        Self::topic_of(self.topics, thread, number)
+    }
+
+    /// Threads begin in different topics.
+    fn topic_of(topics: usize, thread: usize, number: u64) -> usize {
+        let topic = (number + thread as u64 * 61) % topics as u64;
         usize::try_from(topic).expect("a topic's number was a usize")
     }
 
@@ -263,4 +267,107 @@ pub(crate) fn is_payload(record: &[u8], number: u64) -> bool {
     // Without an early end, so that it takes little of the time.
     let differing = filler.iter().fold(0, |differing, byte| differing | (byte ^ first));
     head == &expected[..STAMP_BYTES] && *first == expected[STAMP_BYTES] && differing == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Visit;
+
+    /// Two threads in three topics.
+    const TOPICS: usize = 3;
+    const RECORDS: u64 = 10;
+
+    /// A peer in memory, in which something can be put wrong.
+    #[derive(Default)]
+    struct Memory(Mutex<[Vec<Vec<u8>>; TOPICS]>);
+
+    impl Peer for Memory {
+        fn append(&self, _: usize, topic: usize, record: &[u8]) -> Result<(), Failure> {
+            self.0.lock().expect(NO_PANIC)[topic].push(record.to_owned());
+            Ok(())
+        }
+
+        fn append_batch(&self, _: usize, _: usize, _: &[Vec<u8>]) -> Result<(), Failure> {
+            Err("there are no batches".into())
+        }
+
+        fn read(&self, topic: usize, visit: &mut Visit<'_>) -> Result<(), Failure> {
+            for record in &self.0.lock().expect(NO_PANIC)[topic] {
+                if visit(record).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// What is said of a full peer after something was done to it.
+    #[track_caller]
+    fn check(damage: impl FnOnce(&mut [Vec<Vec<u8>>; TOPICS]), expected: Result<(), &str>) {
+        let memory = Memory::default();
+        let topic_of = |thread, number| Common::topic_of(TOPICS, thread, number);
+        for thread in 0..2 {
+            for (number, record) in (0..).zip(payloads(20, thread, 0..RECORDS)) {
+                let topic = topic_of(thread, number);
+                memory.append(thread, topic, &record).expect("memory takes it");
+            }
+        }
+        damage(&mut memory.0.lock().expect(NO_PANIC));
+        let (name, peer, failure) = ("memory", Box::new(memory), Mutex::default());
+        let side = Common { name, peer, payload_bytes: 20, topics: TOPICS, failure };
+        let verified = side.verify(&[RECORDS, RECORDS]);
+        match expected {
+            Ok(()) => assert_eq!(verified, Ok(())),
+            Err(part) => {
+                let wrong = verified.expect_err("something is wrong");
+                assert!(wrong.contains(part), "{wrong}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_whole_and_in_order_is_right() {
+        check(|_| (), Ok(()));
+    }
+
+    #[test]
+    fn a_lost_record_is_noticed() {
+        check(|topics| drop(topics[1].pop()), Err("found"));
+    }
+
+    #[test]
+    fn an_altered_record_is_noticed() {
+        check(|topics| topics[2][1][19] ^= 1, Err("altered"));
+    }
+
+    #[test]
+    fn a_record_that_comes_too_early_is_noticed() {
+        check(|topics| topics[0].swap(0, 1), Err("out of order"));
+    }
+
+    #[test]
+    fn a_record_that_comes_twice_is_noticed() {
+        check(|topics| topics[0].insert(1, topics[0][0].clone()), Err("out of order"));
+    }
+
+    #[test]
+    fn a_record_of_another_topic_is_noticed() {
+        let from_another = |topics: &mut [Vec<Vec<u8>>; TOPICS]| {
+            let record = topics[1].remove(0);
+            topics[2].insert(0, record);
+        };
+        check(from_another, Err("does not belong there"));
+    }
+
+    #[test]
+    fn a_reader_looks_at_every_byte() {
+        let payload = payloads(20, 0, 7..8).remove(0);
+        assert!(is_payload(&payload, 7) && !is_payload(&payload, 8));
+        for i in 0..payload.len() {
+            let mut altered = payload.clone();
+            altered[i] ^= 1;
+            assert!(!is_payload(&altered, 7), "byte {i}");
+        }
+    }
 }

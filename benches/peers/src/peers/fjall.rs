@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use crate::peer::{Failure, Kind, Mode, Peer, Setup, Visit};
@@ -10,7 +11,7 @@ pub(crate) const KIND: Kind = Kind {
     name: "fjall",
     open,
     durable: "`insert`, then `Database::persist(PersistMode::SyncData)`; a batch with the same \
-              durability; no compression of the journal",
+              durability; no compression",
     unsynced: Some("`insert` alone, which writes to the operating system"),
     topics: Some("keyspaces"),
     documentation: "https://docs.rs/fjall/{}/fjall/enum.PersistMode.html",
@@ -24,12 +25,16 @@ struct Fjall {
 }
 
 fn open(setup: &Setup<'_>) -> Result<Box<dyn Peer>, Failure> {
+    let uncompressed = || {
+        let policy = CompressionPolicy::disabled();
+        KeyspaceCreateOptions::default().data_block_compression_policy(policy)
+    };
     // The records are easy to compress; those of an application may not be.
     let builder = Database::builder(setup.directory).journal_compression(CompressionType::None);
     let database = builder.open()?;
     let keyspaces = (0..setup.topics).map(|topic| {
         let name = format!("topic-{topic}");
-        Ok((database.keyspace(&name, KeyspaceCreateOptions::default)?, AtomicU64::new(0)))
+        Ok((database.keyspace(&name, uncompressed)?, AtomicU64::new(0)))
     });
     let keyspaces = keyspaces.collect::<Result<_, Failure>>()?;
     Ok(Box::new(Fjall { database, keyspaces, mode: setup.mode }))
