@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::count::{Counted, Verdict};
 use crate::machine::{Machine, version};
 use crate::measure::Spread;
-use crate::peer::{Failure, Kind, Mode, OURS};
+use crate::peer::{self, Failure, Kind, Mode, OURS};
 use crate::plot::{self, Plot, Series, Style};
 use crate::report::{NOT_COUNTED, calls, number};
 use crate::results::{Figures, Results, Row};
@@ -300,13 +300,14 @@ fn lines(rows: &[(&Row, usize)], results: &Results, title: &str, x_axis: &str) -
                 Some(Verdict::Synced) | None => (kind.name.to_owned(), Style::Plain),
             }
         };
-        Series { name, points: points.collect(), style }
+        // The same in every plot; the limit comes after all peers.
+        let look = peer::ALL.iter().take_while(|other| other.name != kind.name).count();
+        Series { name, look, points: points.collect(), style }
     };
     let mut series: Vec<_> = results.counts.iter().map(|(kind, _)| of_kind(kind)).collect();
     let limit = places().map(|(row, x)| (x, row.limit.median)).collect();
-    // Behind ackline, which has the first colour.
-    let limit = Series { name: "limit".to_owned(), points: limit, style: Style::Dotted };
-    series.insert(series.len().min(1), limit);
+    let (name, look) = ("limit".to_owned(), peer::ALL.len());
+    series.push(Series { name, look, points: limit, style: Style::Dotted });
     series.retain(|series| !series.points.is_empty());
     plot::svg(&Plot { title, x_axis, y_axis: "records a second", ticks, series })
 }

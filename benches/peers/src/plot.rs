@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 /// One line.
 pub(crate) struct Series {
     pub(crate) name: String,
+    /// Chooses its colour and its marker.
+    pub(crate) look: usize,
     /// In ascending order of x. All figures are above zero.
     pub(crate) points: Vec<(f64, f64)>,
     pub(crate) style: Style,
@@ -43,8 +45,8 @@ const LEGEND_STEP: f64 = 24.0;
 
 /// Colours that differ on a light and on a dark background.
 const COLOURS: [&str; 12] = [
-    "#0969da", "#8c959f", "#d1562f", "#2f9e44", "#9c5bd6", "#c78d00", "#0c9aa6", "#d6409f",
-    "#7a8b1a", "#a0664b", "#e0525e", "#5b6fd8",
+    "#0969da", "#d1562f", "#2f9e44", "#9c5bd6", "#c78d00", "#0c9aa6", "#d6409f", "#7a8b1a",
+    "#a0664b", "#e0525e", "#5b6fd8", "#8c959f",
 ];
 
 /// From figures to places: logarithmic in both directions.
@@ -95,22 +97,22 @@ pub(crate) fn svg(plot: &Plot<'_>) -> Option<String> {
     let scale = Scale::new(plot);
     let mut out = head(plot);
     grid(&mut out, plot, &scale);
-    let mut legend: Vec<_> = plot.series.iter().enumerate().collect();
-    for (i, series) in &legend {
-        line(&mut out, series, *i, &scale);
+    let mut legend: Vec<_> = plot.series.iter().collect();
+    for series in &legend {
+        line(&mut out, series, &scale);
     }
     // In the order of the ends of the lines, so that the eye finds its way.
     let last = |series: &Series| series.points.last().map_or(0.0, |(_, y)| *y);
-    legend.sort_by(|(_, a), (_, b)| last(b).total_cmp(&last(a)));
-    for (place, (i, series)) in (0_u8..).zip(legend) {
+    legend.sort_by(|a, b| last(b).total_cmp(&last(a)));
+    for (place, series) in (0_u8..).zip(legend) {
         let y = TOP + 10.0 + f64::from(place) * LEGEND_STEP;
         let (from, to) = (RIGHT + 16.0, RIGHT + 46.0);
-        let (class, colour) = (class(series.style), COLOURS[i % COLOURS.len()]);
+        let (class, colour) = (class(series.style), COLOURS[series.look % COLOURS.len()]);
         add(
             &mut out,
             format_args!("<path class=\"{class}\" stroke=\"{colour}\" d=\"M{from} {y}H{to}\"/>"),
         );
-        marker(&mut out, i, f64::midpoint(from, to), y);
+        marker(&mut out, series.look, f64::midpoint(from, to), y);
         let (x, y) = (to + 8.0, y + 4.5);
         add(&mut out, format_args!("<text x=\"{x}\" y=\"{y}\">{}</text>", escaped(&series.name)));
     }
@@ -168,22 +170,22 @@ fn grid(out: &mut String, plot: &Plot<'_>, scale: &Scale) {
     add(out, format_args!("<path class=\"axis\" d=\"M{LEFT} {TOP}V{BOTTOM}H{RIGHT}\"/>"));
 }
 
-fn line(out: &mut String, series: &Series, i: usize, scale: &Scale) {
+fn line(out: &mut String, series: &Series, scale: &Scale) {
     let places = series.points.iter().map(|(x, y)| (scale.x(*x), scale.y(*y)));
     let places: Vec<_> = places.collect();
     let path: Vec<_> = places.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
-    let (class, colour) = (class(series.style), COLOURS[i % COLOURS.len()]);
+    let (class, colour) = (class(series.style), COLOURS[series.look % COLOURS.len()]);
     let path = path.join("L");
     add(out, format_args!("<path class=\"{class}\" stroke=\"{colour}\" d=\"M{path}\"/>"));
     for (x, y) in places {
-        marker(out, i, x, y);
+        marker(out, series.look, x, y);
     }
 }
 
 /// Colours alone do not tell lines apart for everybody.
-fn marker(out: &mut String, i: usize, x: f64, y: f64) {
-    let colour = COLOURS[i % COLOURS.len()];
-    let path = match i % 4 {
+fn marker(out: &mut String, look: usize, x: f64, y: f64) {
+    let colour = COLOURS[look % COLOURS.len()];
+    let path = match look % 4 {
         0 => "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0z",
         1 => "M-4 -4H4V4H-4z",
         2 => "M0 -5L5 4H-5z",
@@ -234,7 +236,7 @@ mod tests {
     #[test]
     fn figures_lie_between_the_axes_and_names_are_escaped() {
         let points = vec![(1.0, 100.0), (64.0, 250_000.0)];
-        let series = Series { name: "a & b".to_owned(), points, style: Style::Plain };
+        let series = Series { name: "a & b".to_owned(), look: 0, points, style: Style::Plain };
         let svg = svg(&plot(vec![series])).expect("there is something to draw");
         assert!(svg.contains("a &lt; b") && svg.contains("a &amp; b"), "{svg}");
         assert!(svg.contains("1,000,000"), "the axis ends at a power of ten");
