@@ -94,7 +94,7 @@ impl Meter<'_> {
 
 /// Sides take turns this long. Short turns let both sides of a round see the same machine, even
 /// where its speed changes from one second to the next.
-const TURN: Duration = Duration::from_millis(70);
+pub(crate) const TURN: Duration = Duration::from_millis(70);
 
 /// What a side did in one turn.
 #[derive(Clone, Copy)]

@@ -1,0 +1,81 @@
+//! SQLite through rusqlite: a table for each topic, a row for each record.
+
+use std::sync::Mutex;
+
+use rusqlite::Connection;
+
+use crate::peer::{Failure, Kind, Mode, NO_PANIC, Peer, Setup, Visit};
+
+pub(crate) const KIND: Kind = Kind {
+    name: "rusqlite",
+    open,
+    durable: "`journal_mode=WAL`, `synchronous=FULL`; an insert or a batch is a transaction",
+    unsynced: Some("`synchronous=OFF`"),
+    topics: Some("tables"),
+    documentation: "https://www.sqlite.org/pragma.html#pragma_synchronous",
+    remark: "All threads share one connection behind a lock: several would only find it busy.",
+};
+
+struct Sqlite {
+    connection: Mutex<Connection>,
+    inserts: Vec<String>,
+}
+
+fn open(setup: &Setup<'_>) -> Result<Box<dyn Peer>, Failure> {
+    let connection = Connection::open(setup.directory.join("sqlite"))?;
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(format!("the journal mode is {mode}").into());
+    }
+    let synchronous = match setup.mode {
+        Mode::Durable => "FULL",
+        Mode::Unsynced => "OFF",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.execute_batch("BEGIN")?;
+    for topic in 0..setup.topics {
+        let columns = "number INTEGER PRIMARY KEY, record BLOB NOT NULL";
+        connection.execute(&format!("CREATE TABLE topic{topic} ({columns})"), [])?;
+    }
+    connection.execute_batch("COMMIT")?;
+    let insert = |topic| format!("INSERT INTO topic{topic} (record) VALUES (?1)");
+    let inserts: Vec<_> = (0..setup.topics).map(insert).collect();
+    // Each statement is prepared once.
+    connection.set_prepared_statement_cache_capacity(inserts.len() + 1);
+    Ok(Box::new(Sqlite { connection: Mutex::new(connection), inserts }))
+}
+
+impl Peer for Sqlite {
+    fn append(&self, _: usize, topic: usize, record: &[u8]) -> Result<(), Failure> {
+        let connection = self.connection.lock().expect(NO_PANIC);
+        connection.prepare_cached(&self.inserts[topic])?.execute([record])?;
+        Ok(())
+    }
+
+    fn append_batch(&self, _: usize, topic: usize, records: &[Vec<u8>]) -> Result<(), Failure> {
+        let mut connection = self.connection.lock().expect(NO_PANIC);
+        let transaction = connection.transaction()?;
+        {
+            let mut insert = transaction.prepare_cached(&self.inserts[topic])?;
+            for record in records {
+                insert.execute([record.as_slice()])?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn read(&self, topic: usize, visit: &mut Visit<'_>) -> Result<(), Failure> {
+        let connection = self.connection.lock().expect(NO_PANIC);
+        let select = format!("SELECT record FROM topic{topic} ORDER BY number");
+        let mut select = connection.prepare_cached(&select)?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            if visit(row.get_ref(0)?.as_blob()?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
