@@ -97,7 +97,7 @@ impl Meter<'_> {
 pub(crate) const TURN: Duration = Duration::from_millis(70);
 
 /// What a side did in one turn.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Turn {
     pub(crate) records: u64,
     pub(crate) syncs: u64,

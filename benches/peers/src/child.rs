@@ -31,7 +31,8 @@ pub(crate) fn measure(
     }
     let sides: Vec<&dyn Side> = all.iter().map(AsRef::as_ref).collect();
     let measured = measure::in_turns(&sides, workload.threads, workload.payload_bytes, plan);
-    measured.map_err(|error| error.to_string().into())
+    let measured = measured.map_err(|error| Failure::from(error.to_string()))?;
+    Ok(measured.into_iter().map(|side| side.rounds).collect())
 }
 
 /// Appends durably so many times, for whoever counts the system calls.
@@ -97,7 +98,8 @@ pub(crate) fn decode(text: &str) -> Result<Rounds, Failure> {
             rounds.push(Vec::new());
         }
         let turns = rounds.get_mut(round).ok_or("a child left out a round")?;
-        turns.push(Turn { records, syncs: 0, elapsed: Duration::from_nanos(nanoseconds) });
+        let elapsed = Duration::from_nanos(nanoseconds);
+        turns.push(Turn { records, elapsed, ..Turn::default() });
     }
     Ok(all)
 }

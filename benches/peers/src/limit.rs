@@ -4,12 +4,13 @@ use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::ideal::{Design, Ideal};
-use crate::measure::{self, Plan, Side, read_stamp, stamp};
+use crate::measure::{self, Counts, Meter, Plan, Side, read_stamp, stamp};
 use crate::peer::{Failure, Mode};
+use crate::process::Disk;
 use crate::raw::{FILE_BYTES, Raw, zero_filled};
 use crate::sides::{is_payload, read_records};
 use crate::workload::{BATCH_RECORDS, Work, Workload};
@@ -49,7 +50,7 @@ pub(crate) fn fastest_design(
     time: Duration,
 ) -> Result<usize, Failure> {
     const PAYLOAD_BYTES: usize = 100;
-    let plan = Plan { time: time / 2, rounds: 3 };
+    let plan = Plan { time: time / 2, rounds: 3, disk: Disk::default() };
     let tried: Vec<_> = Design::all()
         .map(|design| Ideal::new(directory, PAYLOAD_BYTES, threads, design))
         .collect::<Result<_, _>>()
@@ -57,8 +58,8 @@ pub(crate) fn fastest_design(
     let sides: Vec<_> = tried.iter().map(|ideal| ideal as &dyn Side).collect();
     let measured = measure::in_turns(&sides, threads, PAYLOAD_BYTES, &plan)
         .map_err(|error| error.to_string())?;
-    let rate = |rounds: &Vec<Vec<_>>| {
-        measure::spread(rounds.iter().map(|round| measure::per_second(round))).median
+    let rate = |side: &measure::Measured| {
+        measure::spread(side.rounds.iter().map(|round| measure::per_second(round))).median
     };
     let rates = measured.iter().map(rate).enumerate();
     let fastest = rates.max_by(|a, b| a.1.total_cmp(&b.1));
@@ -87,9 +88,9 @@ impl Unsynced {
 }
 
 impl Side for Unsynced {
-    fn work(&self, thread: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let (mut payload, mut number) = (vec![0; self.payload_bytes], first);
-        while !stop.load(Ordering::Relaxed) {
+        while meter.goes_on() {
             stamp(&mut payload, thread, number);
             let slot = self.slot.fetch_add(1, Ordering::Relaxed);
             self.file.write_all_at(&payload, self.at(slot)).expect("the raw file takes a write");
@@ -98,8 +99,9 @@ impl Side for Unsynced {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        0
+    fn counts(&self) -> Counts {
+        // Syncs are counted by strace.
+        Counts::default()
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
@@ -147,7 +149,7 @@ impl Scan {
 
     /// Reads until the end or until told to stop; returns the number of records, and whether all
     /// of them were right.
-    fn read(&self, stop: &AtomicBool) -> std::io::Result<(u64, bool)> {
+    fn read(&self, goes_on: impl Fn() -> bool) -> std::io::Result<(u64, bool)> {
         let record_bytes = size_of::<u32>() + self.payload_bytes;
         let mut bytes = vec![0; READ_BYTES / record_bytes * record_bytes];
         let total = self.records * record_bytes as u64;
@@ -165,7 +167,7 @@ impl Scan {
                     return Ok((next, false));
                 }
                 next += 1;
-                if stop.load(Ordering::Relaxed) {
+                if !goes_on() {
                     return Ok((next, true));
                 }
             }
@@ -175,22 +177,23 @@ impl Scan {
 }
 
 impl Side for Scan {
-    fn work(&self, _: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, _: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let mut read = 0;
-        while !stop.load(Ordering::Relaxed) {
-            let (records, right) = self.read(stop).expect("the raw file reads");
+        while meter.goes_on() {
+            let (records, right) = self.read(|| meter.goes_on()).expect("the raw file reads");
             assert!(right, "record {records} of the raw file is altered");
             read += records;
         }
         first + read
     }
 
-    fn syncs(&self) -> u64 {
-        0
+    fn counts(&self) -> Counts {
+        // Syncs are counted by strace.
+        Counts::default()
     }
 
     fn verify(&self, _: &[u64]) -> Result<(), String> {
-        let read = self.read(&AtomicBool::new(false)).map_err(|error| error.to_string())?;
+        let read = self.read(|| true).map_err(|error| error.to_string())?;
         if read == (self.records, true) { Ok(()) } else { Err(format!("the scan found {read:?}")) }
     }
 }

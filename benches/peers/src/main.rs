@@ -44,6 +44,10 @@ mod ideal;
 #[allow(dead_code, reason = "the other benchmark counts syncs by itself")]
 #[path = "../../limits/measure.rs"]
 mod measure;
+#[allow(dead_code, reason = "the other benchmark looks at the disk and at memory, too")]
+#[path = "../../limits/process.rs"]
+mod process;
+#[allow(dead_code, reason = "the other benchmark has more uses for it")]
 #[path = "../../limits/raw.rs"]
 mod raw;
 
@@ -53,6 +57,7 @@ use std::time::Duration;
 use machine::Machine;
 use measure::Plan;
 use peer::{Failure, Kind, OURS};
+use process::Disk;
 use results::{Results, Row};
 use workload::{Work, Workload};
 
@@ -95,7 +100,7 @@ fn parse_arguments() -> Result<Arguments, Failure> {
     use lexopt::prelude::*;
     let build = std::env::current_exe()?;
     let build = build.parent().ok_or("the program is in a directory")?;
-    let mut plan = Plan { time: Duration::from_millis(700), rounds: 5 };
+    let mut plan = Plan { time: Duration::from_millis(700), rounds: 5, disk: Disk::default() };
     let (mut directory, mut out) = (build.to_owned(), build.join("peers.json"));
     let (mut only, mut workload) = (None, String::new());
     let (mut docs, mut measured, mut appending) = (None, None, None);

@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::measure::{Plan, STAMP_BYTES, Side, TURN, read_stamp, stamp};
+use crate::measure::{Counts, Meter, Plan, STAMP_BYTES, Side, TURN, read_stamp, stamp};
 use crate::peer::{Failure, Kind, Mode, NO_PANIC, Peer, Setup};
 use crate::workload::{BATCH_RECORDS, Work, Workload};
 
@@ -162,9 +161,9 @@ impl Common {
 struct Appends(Common);
 
 impl Side for Appends {
-    fn work(&self, thread: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let (mut payload, mut number) = (vec![0; self.0.payload_bytes], first);
-        while !stop.load(Ordering::Relaxed) {
+        while meter.goes_on() {
             stamp(&mut payload, thread, number);
             let topic = self.0.topic(thread, number);
             if let Err(error) = self.0.peer.append(thread, topic, &payload) {
@@ -176,8 +175,9 @@ impl Side for Appends {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        0
+    fn counts(&self) -> Counts {
+        // Syncs are counted by strace.
+        Counts::default()
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
@@ -189,9 +189,9 @@ impl Side for Appends {
 struct Batches(Common);
 
 impl Side for Batches {
-    fn work(&self, thread: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let mut number = first;
-        while !stop.load(Ordering::Relaxed) {
+        while meter.goes_on() {
             let end = number + BATCH_RECORDS as u64;
             let records = payloads(self.0.payload_bytes, thread, number..end);
             if let Err(error) = self.0.peer.append_batch(thread, 0, &records) {
@@ -203,8 +203,9 @@ impl Side for Batches {
         number
     }
 
-    fn syncs(&self) -> u64 {
-        0
+    fn counts(&self) -> Counts {
+        // Syncs are counted by strace.
+        Counts::default()
     }
 
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
@@ -219,27 +220,23 @@ struct Reads {
 }
 
 impl Side for Reads {
-    fn work(&self, _: usize, first: u64, stop: &AtomicBool) -> u64 {
+    fn work(&self, _: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let mut read = 0;
-        while !stop.load(Ordering::Relaxed) {
+        while meter.goes_on() {
             let mut next = 0;
             let result = self.side.peer.read(0, &mut |record| {
                 if !is_payload(record, next) {
                     return ControlFlow::Break(());
                 }
                 next += 1;
-                if stop.load(Ordering::Relaxed) {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                if meter.goes_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
             read += next;
             if let Err(error) = result {
                 self.side.fail(&error.to_string());
                 break;
             }
-            if next != self.records && !stop.load(Ordering::Relaxed) {
+            if next != self.records && meter.goes_on() {
                 self.side.fail(&format!("record {next} is missing or altered"));
                 break;
             }
@@ -247,8 +244,9 @@ impl Side for Reads {
         first + read
     }
 
-    fn syncs(&self) -> u64 {
-        0
+    fn counts(&self) -> Counts {
+        // Syncs are counted by strace.
+        Counts::default()
     }
 
     /// What was read was checked when it came; here is one reading without an early end.
