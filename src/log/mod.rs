@@ -177,6 +177,11 @@ impl Log {
     /// lets go of the directory. All other handles answer [`Error::Closed`] from then on; leases
     /// end, their attempts counted.
     ///
+    /// With a replicator, replicas that are there get up to
+    /// [`Options::replica_timeout`](crate::Options::replica_timeout) to take what was written last.
+    /// The background threads give them as much where the last handle is dropped instead, and keep
+    /// the directory locked meanwhile.
+    ///
     /// # Errors
     ///
     /// [`Error::Poisoned`], [`Error::Io`] or [`Error::Full`] if that fails; the next open then

@@ -116,8 +116,8 @@ impl LogHandle {
         Ok(shared.commits.marks.visible())
     }
 
-    /// Promises to follow `epoch` and no leader of an older one, durably, and leads no more. Whoever waits for
-    /// an older epoch's appends gets [`Error::Fenced`].
+    /// Promises to follow `epoch` and no leader of an older one, durably, and leads no more. Whoever
+    /// waits for an older epoch's appends gets [`Error::Fenced`].
     ///
     /// # Errors
     ///
