@@ -82,7 +82,7 @@ impl Batch {
     /// Adds the acknowledgement of a delivery. If the batch is not committed, the delivery's
     /// lease ends, and the message is delivered again.
     pub fn ack(mut self, delivery: Delivery) -> Self {
-        if Arc::ptr_eq(&self.handle.shared, &delivery.handle.shared) {
+        if delivery.is_of(&self.handle) {
             self.acks.push(delivery);
         } else {
             self.fail(Error::Foreign { what: "the delivery" });

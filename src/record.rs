@@ -143,28 +143,29 @@ pub struct Message {
 }
 
 impl Message {
+    #[inline]
     pub(crate) fn new(topic: Arc<str>, found: Found) -> Self {
         Self { topic, buffer: found.buffer, parts: found.message, position: found.at }
     }
 
     /// The payload, without copying it.
     pub fn payload(&self) -> &[u8] {
-        &self.buffer[self.parts.payload.clone()]
+        &self.buffer[self.parts.payload()]
     }
 
     /// The key, if the record had one.
     pub fn key(&self) -> Option<&[u8]> {
-        self.parts.key.clone().map(|range| &self.buffer[range])
+        self.parts.key().map(|range| &self.buffer[range])
     }
 
     /// The tag, if the record had one.
     pub fn tag(&self) -> Option<&str> {
-        self.parts.tag.clone().map(|range| self.text(range))
+        self.parts.tag().map(|range| self.text(range))
     }
 
     /// The headers in the order in which they were added.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let ranges = match self.parts.headers.clone() {
+        let ranges = match self.parts.headers() {
             Some(range) => entry::headers(&self.buffer, range),
             None => Vec::new(),
         };

@@ -22,7 +22,7 @@ const BAR_DURABLE_ACK: Bar = Bar::AtLeast(0.95);
 const PROGRESS_BYTES: usize = 48;
 /// How many messages one cumulative acknowledgement covers. It waits for a sync, which takes as
 /// long as reading thousands of messages.
-const CUMULATIVE: usize = 10_000;
+const CUMULATIVE: usize = 100_000;
 /// Longer than a row takes.
 const LEASE: Duration = Duration::from_secs(3600);
 

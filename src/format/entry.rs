@@ -135,11 +135,44 @@ pub(crate) struct Message {
     pub(crate) topic: TopicId,
     pub(crate) offset: u64,
     pub(crate) timestamp_ms: u64,
-    pub(crate) key: Option<Range<usize>>,
-    pub(crate) tag: Option<Range<usize>>,
+    /// Where the entry begins.
+    at: usize,
+    key: Option<Span>,
+    tag: Option<Span>,
     /// The encoded headers, their number first; see [`headers`].
-    pub(crate) headers: Option<Range<usize>>,
-    pub(crate) payload: Range<usize>,
+    headers: Option<Span>,
+    payload: Span,
+}
+
+/// A part of an entry, counted from the entry's beginning: there are many of these, and no entry is
+/// longer than a `u32` can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    from: u32,
+    to: u32,
+}
+
+impl Message {
+    /// Where the key lies in what the message was decoded from.
+    pub(crate) fn key(&self) -> Option<Range<usize>> {
+        self.key.map(|span| self.range(span))
+    }
+
+    pub(crate) fn tag(&self) -> Option<Range<usize>> {
+        self.tag.map(|span| self.range(span))
+    }
+
+    pub(crate) fn headers(&self) -> Option<Range<usize>> {
+        self.headers.map(|span| self.range(span))
+    }
+
+    pub(crate) fn payload(&self) -> Range<usize> {
+        self.range(self.payload)
+    }
+
+    fn range(&self, span: Span) -> Range<usize> {
+        self.at + span.from as usize..self.at + span.to as usize
+    }
 }
 
 /// Why bytes are not an entry, though their checksum matched.
@@ -298,7 +331,7 @@ pub(crate) fn decode(body: &[u8], at: usize) -> Result<(Entry<'_>, usize), Bad> 
     let unknown = Bad::Unknown { at, kind, attributes };
     let entry = match kind {
         KIND_MESSAGE if attributes & !KNOWN_ATTRIBUTES == 0 => {
-            Entry::Message(fields.message(attributes)?)
+            Entry::Message(fields.message(at, attributes)?)
         }
         KIND_TOPIC if attributes == 0 => Entry::Topic {
             id: TopicId(fields.u32()?),
@@ -330,6 +363,8 @@ pub(crate) fn decode(body: &[u8], at: usize) -> Result<(Entry<'_>, usize), Bad> 
 
 /// Decodes the entry at `at` if it is a message of `topic`, and steps over it otherwise; returns
 /// where the next one begins, too.
+#[expect(clippy::inline_always, reason = "run for each message, which would be copied each time")]
+#[inline(always)]
 pub(crate) fn decode_message_of(
     body: &[u8],
     at: usize,
@@ -347,9 +382,17 @@ pub(crate) fn decode_message_of(
         }
         return Ok((None, align(at + bytes, ALIGNMENT)));
     }
-    let (entry, next) = decode(body, at)?;
-    let Entry::Message(message) = entry else { return Ok((None, next)) };
-    Ok((Some(message), next))
+    if kind != KIND_MESSAGE || bytes < PREFIX_BYTES || bytes > start.len() {
+        // It is one of a newer version, or none.
+        return decode(body, at).map(|(_, next)| (None, next));
+    }
+    let attributes = start[5];
+    if attributes & !KNOWN_ATTRIBUTES != 0 {
+        return Err(Bad::Unknown { at, kind, attributes });
+    }
+    let mut fields = Fields { body, at: at + PREFIX_BYTES, end: at + bytes };
+    let message = fields.message(at, attributes)?;
+    Ok((Some(message), align(at + bytes, ALIGNMENT)))
 }
 
 /// The name and value ranges in encoded headers that [`decode`] has checked.
@@ -404,6 +447,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    #[inline]
     fn take(&mut self, bytes: usize) -> Result<Range<usize>, Bad> {
         if bytes > self.end - self.at {
             return Err(Bad::Length { at: self.at });
@@ -464,7 +508,12 @@ impl<'a> Fields<'a> {
         Ok(start..self.at)
     }
 
-    fn message(&mut self, attributes: u8) -> Result<Message, Bad> {
+    #[inline]
+    fn message(&mut self, at: usize, attributes: u8) -> Result<Message, Bad> {
+        let span = |range: Range<usize>| Span {
+            from: length(range.start - at),
+            to: length(range.end - at),
+        };
         let (topic, offset, timestamp_ms) = (TopicId(self.u32()?), self.u64()?, self.u64()?);
         let key = if attributes & HAS_KEY == 0 { None } else { Some(self.short()?) };
         let tag = if attributes & HAS_TAG == 0 { None } else { Some(self.short()?) };
@@ -472,8 +521,9 @@ impl<'a> Fields<'a> {
             self.text(tag.clone())?;
         }
         let headers = if attributes & HAS_HEADERS == 0 { None } else { Some(self.skip_headers()?) };
-        let payload = self.take(self.end - self.at)?;
-        Ok(Message { topic, offset, timestamp_ms, key, tag, headers, payload })
+        let payload = span(self.take(self.end - self.at)?);
+        let (key, tag, headers) = (key.map(span), tag.map(span), headers.map(span));
+        Ok(Message { topic, offset, timestamp_ms, at, key, tag, headers, payload })
     }
 
     fn progress(&mut self, exact: bool) -> Result<Progress, Bad> {

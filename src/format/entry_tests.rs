@@ -40,11 +40,11 @@ proptest! {
         let Entry::Message(message) = decoded(&bytes) else { panic!("not a message") };
         prop_assert_eq!((message.topic, message.offset), (TOPIC, offset));
         prop_assert_eq!(message.timestamp_ms, time);
-        prop_assert_eq!(message.key.map(|range| bytes[range].to_vec()), key);
-        let read_tag = message.tag.map(|range| bytes[range].to_vec());
+        prop_assert_eq!(message.key().map(|range| bytes[range].to_vec()), key);
+        let read_tag = message.tag().map(|range| bytes[range].to_vec());
         prop_assert_eq!(read_tag, tag.map(String::into_bytes));
         let read: Vec<HeaderPair> = message
-            .headers
+            .headers()
             .map(|range| headers(&bytes, range))
             .unwrap_or_default()
             .into_iter()
@@ -54,7 +54,7 @@ proptest! {
             })
             .collect();
         prop_assert_eq!(read, pairs);
-        prop_assert_eq!(&bytes[message.payload], &payload[..]);
+        prop_assert_eq!(&bytes[message.payload()], &payload[..]);
     }
 
     #[test]
@@ -136,5 +136,5 @@ fn an_unknown_kind_or_attribute_is_never_stepped_over() {
 fn an_empty_payload_is_a_message() {
     let bytes = encoded(|out| encode_message(out, TOPIC, 0, 0, &Content::default()));
     let Entry::Message(message) = decoded(&bytes) else { panic!("not a message") };
-    assert!(message.payload.is_empty());
+    assert!(message.payload().is_empty());
 }

@@ -31,19 +31,25 @@ use super::shared::{GroupShared, Runtime, progress_bytes};
 /// thread or task.
 pub struct Delivery {
     pub(super) message: Message,
-    pub(super) group: Arc<GroupShared>,
-    /// Keeps the log open.
-    pub(crate) handle: Arc<Handle>,
+    pub(super) origin: Arc<Origin>,
     pub(super) token: u64,
     pub(super) attempt: u32,
     pub(super) settled: bool,
+}
+
+/// Where deliveries come from. They share it, as there are many of them.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(super) group: Arc<GroupShared>,
+    /// Keeps the log open.
+    pub(super) handle: Arc<Handle>,
 }
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("message", &self.message)
-            .field("group", &self.group.name)
+            .field("group", &self.origin.group.name)
             .field("attempt", &self.attempt)
             .finish_non_exhaustive()
     }
@@ -177,15 +183,16 @@ impl Delivery {
     ///
     /// [`Error::StaleLease`] if the lease has ended; those of [`ack`](Self::ack).
     pub fn extend(&self, from_now: Duration) -> Result<()> {
-        self.handle.shared.check_open()?;
+        let Origin { group, handle } = &*self.origin;
+        handle.shared.check_open()?;
         let (offset, token) = (self.offset().0, self.token);
-        let now = self.group.commits.clock.now();
-        self.group.settle(offset, |leases| leases.extend(offset, token, now, from_now))
+        let now = group.commits.clock.now();
+        group.settle(offset, |leases| leases.extend(offset, token, now, from_now))
     }
 
     fn finish(mut self, outcome: impl FnOnce(&GroupShared, u64) -> Result<()>) -> Result<()> {
-        self.handle.shared.check_open()?;
-        let result = outcome(&self.group, self.offset().0);
+        self.origin.handle.shared.check_open()?;
+        let result = outcome(&self.origin.group, self.offset().0);
         // Where the outcome was refused, dropping the delivery ends the lease if it is still
         // its own, and does nothing otherwise.
         self.settled = result.is_ok();
@@ -197,7 +204,12 @@ impl Delivery {
     }
 
     pub(crate) fn group_shared(&self) -> &Arc<GroupShared> {
-        &self.group
+        &self.origin.group
+    }
+
+    /// Whether the message is of that log.
+    pub(crate) fn is_of(&self, handle: &Handle) -> bool {
+        Arc::ptr_eq(&self.origin.handle.shared, &handle.shared)
     }
 
     /// The message was settled by other means.
@@ -211,13 +223,17 @@ impl Drop for Delivery {
         if self.settled {
             return;
         }
-        let Some(mut runtime) = self.group.runtime.lock_in_drop() else { return };
-        let now = self.group.commits.clock.now();
+        let group = &self.origin.group;
+        if group.is_settled(self.offset().0) {
+            return;
+        }
+        let Some(mut runtime) = group.runtime.lock_in_drop() else { return };
+        let now = group.commits.clock.now();
         // A refusal means that the lease is not this one's any more: there is nothing to end.
         if runtime.leases.drop_lease(self.offset().0, self.token, now).is_ok() {
-            self.group.changed(&mut runtime);
+            group.changed(&mut runtime);
             drop(runtime);
-            self.group.topic.wake();
+            group.topic.wake();
         }
     }
 }

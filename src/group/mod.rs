@@ -17,6 +17,7 @@ use crate::offset::Offset;
 use crate::state::lease::OffsetStatus;
 use crate::topic::{Start, Topic};
 pub use delivery::Delivery;
+use delivery::Origin;
 pub use options::GroupOptions;
 use shared::GroupShared;
 
@@ -45,6 +46,7 @@ use shared::GroupShared;
 pub struct Group {
     pub(crate) topic: Topic,
     pub(crate) shared: Arc<GroupShared>,
+    pub(crate) origin: Arc<Origin>,
 }
 
 impl fmt::Debug for Group {
@@ -97,6 +99,11 @@ pub enum Explanation {
 }
 
 impl Group {
+    pub(crate) fn new(topic: &Topic, shared: Arc<GroupShared>) -> Self {
+        let (group, handle) = (Arc::clone(&shared), Arc::clone(&topic.handle));
+        Self { topic: topic.clone(), shared, origin: Arc::new(Origin { group, handle }) }
+    }
+
     /// The group's name.
     pub fn name(&self) -> &str {
         &self.shared.name
@@ -215,6 +222,7 @@ impl Group {
             Ok(())
         })?;
         runtime.leases.seek(to.0);
+        self.shared.note_floor(&runtime);
         runtime.lagged = None;
         drop(runtime);
         self.topic.runtime.wake();

@@ -103,6 +103,12 @@ impl GroupOptions {
         self
     }
 
+    /// Whether the group is to get a message with that tag.
+    #[inline]
+    pub(crate) fn wants(&self, tag: Option<&[u8]>) -> bool {
+        self.tag.as_deref().is_none_or(|wanted| tag == Some(wanted.as_bytes()))
+    }
+
     /// Selects the messages with this tag; the others count as acknowledged.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {

@@ -14,7 +14,7 @@ use crate::offset::Offset;
 use crate::pending::{Committer, Pending, Ticket};
 use crate::record::Message;
 use crate::segment::cursor::{Step, TopicCursor};
-use crate::state::lease::{Exhausted, Granted, Plan};
+use crate::state::lease::{Exhausted, FreshRun, Granted, Plan};
 use crate::sync::atomic::Ordering;
 use crate::watermark::Ack;
 
@@ -239,7 +239,7 @@ fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<
 
 /// Reads the messages of a plan. On an error, the plan as a whole is to be given back.
 fn read_plan(group: &Group, runtime: &mut Runtime, plan: &Plan) -> Result<Vec<Delivery>> {
-    let mut deliveries = Vec::new();
+    let mut deliveries = Vec::with_capacity(plan.granted_len());
     read_into(group, runtime, plan, &mut deliveries)?;
     for delivery in &mut deliveries {
         delivery.settled = false;
@@ -266,8 +266,10 @@ fn read_into(
         let step = step(shared, &mut cursor)?;
         take(group, runtime, *granted, step, deliveries);
     }
-    for granted in plan.fresh.iter() {
-        if !is_ours(runtime, &granted) {
+    let ours = runtime.leases.held_of(plan);
+    for granted in ours.iter().flat_map(FreshRun::iter) {
+        // What is gone may be more than what was looked for.
+        if runtime.lagged.is_some() && !is_ours(runtime, &granted) {
             continue;
         }
         runtime.cursor.seek(granted.offset);
@@ -277,12 +279,14 @@ fn read_into(
     Ok(())
 }
 
+#[inline]
 fn step(shared: &GroupShared, cursor: &mut TopicCursor) -> Result<Step> {
     let end = shared.topic.visible_next.load(Ordering::Acquire);
     cursor.step(&shared.commits.segments, end, shared.commits.marks.visible())
 }
 
 /// Makes a delivery of what was read, or settles what is not to be delivered.
+#[inline]
 fn take(
     group: &Group,
     runtime: &mut Runtime,
@@ -293,17 +297,14 @@ fn take(
     let Granted { offset, token, attempt } = granted;
     match step {
         Step::Message(found) => {
-            let message = Message::new(Arc::clone(&group.topic.runtime.name), found);
-            let wanted = runtime.options.tag.as_deref();
-            if wanted.is_some() && message.tag() != wanted {
+            if !runtime.options.wants(found.tag()) {
                 let from = if mutant::on(Mutant::FilterMovesFloor) { 0 } else { offset };
                 runtime.leases.settle_filtered(from..offset + 1);
                 return;
             }
             deliveries.push(Delivery {
-                message,
-                group: Arc::clone(&group.shared),
-                handle: Arc::clone(&group.topic.handle),
+                message: Message::new(Arc::clone(&group.topic.runtime.name), found),
+                origin: Arc::clone(&group.origin),
                 token,
                 attempt,
                 // Until all are read, they must not end their own leases, be it on an error or a
@@ -336,14 +337,13 @@ fn bury_exhausted(
     let mut cursor = TopicCursor::new(shared.topic.id, offset);
     let buried = match step(shared, &mut cursor) {
         Ok(Step::Message(found)) => {
-            let message = Message::new(Arc::clone(&shared.topic.name), found);
-            let wanted = runtime.options.tag.as_deref();
-            if wanted.is_some() && message.tag() != wanted {
+            if runtime.options.wants(found.tag()) {
+                let message = Message::new(Arc::clone(&shared.topic.name), found);
+                shared.bury(runtime, &message, count, "out of attempts").map(Some)
+            } else {
                 // It counts as delivered because it was reserved, but it was never meant for
                 // this group: it is skipped here as it is where it is delivered.
                 Ok(None)
-            } else {
-                shared.bury(runtime, &message, count, "out of attempts").map(Some)
             }
         }
         Ok(Step::Gone { .. }) => Ok(None),

@@ -14,7 +14,7 @@ use crate::pending::Ticket;
 use crate::segment::cursor::TopicCursor;
 use crate::shared::NAME_ENTRY_BYTES;
 use crate::state::lease::{HeldBack, Leases, Refused, Reserve};
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::topic::Topic;
 use crate::watermark::Ack;
@@ -36,6 +36,8 @@ pub(crate) struct GroupShared {
     pub(crate) topic: Arc<TopicRuntime>,
     pub(crate) commits: Arc<Commits>,
     pub(crate) runtime: Mutex<Runtime>,
+    /// Everything below is settled: a copy that is read without the lock, and may be behind.
+    settled_below: AtomicU64,
     /// Itself, to ride along on writes.
     this: std::sync::Weak<GroupShared>,
 }
@@ -78,7 +80,7 @@ pub(crate) fn open_group(
         if given.explicit {
             known.set_options(given.options);
         }
-        return Ok(Group { topic: topic.clone(), shared: known });
+        return Ok(Group::new(topic, known));
     }
     let core = shared.commits.core.lock();
     // A follower may have given it up since.
@@ -114,10 +116,11 @@ pub(crate) fn open_group(
             lagged: None,
             ended: None,
         }),
+        settled_below: AtomicU64::new(0),
         this: this.clone(),
     });
     groups.insert(id, Arc::clone(&opened));
-    Ok(Group { topic: topic.clone(), shared: opened })
+    Ok(Group::new(topic, opened))
 }
 
 /// Whether the group was opened in this process, so that its options are known.
@@ -233,6 +236,7 @@ impl GroupShared {
     /// woken, once no lock is held.
     pub(crate) fn changed_since(&self, runtime: &mut Runtime, before: HeldBack) -> bool {
         self.changed(runtime);
+        self.note_floor(runtime);
         before.is_eased(runtime.leases.held_back())
     }
 
@@ -265,6 +269,17 @@ impl GroupShared {
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// Tells those who take no lock how far the group is.
+    pub(super) fn note_floor(&self, runtime: &Runtime) {
+        self.settled_below.store(runtime.leases.floor(), Ordering::Release);
+    }
+
+    /// Whether an offset that was delivered is settled for certain, so that nothing need be done to
+    /// end its lease. A seek that unsettles it has ended the lease as well.
+    pub(super) fn is_settled(&self, offset: u64) -> bool {
+        offset < self.settled_below.load(Ordering::Acquire)
     }
 
     /// When the group may have something for a consumer that sleeps now.

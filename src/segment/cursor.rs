@@ -21,6 +21,13 @@ pub(crate) struct Found {
     pub(crate) at: Position,
 }
 
+impl Found {
+    /// The message's tag, if it has one.
+    pub(crate) fn tag(&self) -> Option<&[u8]> {
+        self.message.tag().map(|range| &self.buffer[range])
+    }
+}
+
 /// What comes next in a topic.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -84,19 +91,28 @@ impl TopicCursor {
 
     /// Steps to the next message below the offset `end`, up to which the topic is visible, and
     /// reads no frame at or above the position `visible`.
+    #[expect(
+        clippy::inline_always,
+        reason = "run for each message, which would be copied each time"
+    )]
+    #[inline(always)]
     pub(crate) fn step(
         &mut self,
         segments: &Segments,
         end: u64,
         visible: Position,
     ) -> Result<Step> {
+        if self.next < end
+            && let Some(step) = self.step_in_frame()?
+        {
+            return Ok(step);
+        }
+        self.step_on(segments, end, visible)
+    }
+
+    /// Steps to the next message in another frame.
+    fn step_on(&mut self, segments: &Segments, end: u64, visible: Position) -> Result<Step> {
         while self.next < end {
-            if let Some(step) = self.step_in_frame()? {
-                if let Step::Gone { to } = step {
-                    self.next = to;
-                }
-                return Ok(step);
-            }
             let last = self.frame.take();
             let following = match &last {
                 Some(open) if open.hit && open.frame.end < visible => Some(open.frame.end),
@@ -124,10 +140,18 @@ impl TopicCursor {
                 self.next = end;
                 return Ok(Step::Gone { to: end });
             }
+            if let Some(step) = self.step_in_frame()? {
+                return Ok(step);
+            }
         }
         Ok(Step::End)
     }
 
+    #[expect(
+        clippy::inline_always,
+        reason = "run for each message, which would be copied each time"
+    )]
+    #[inline(always)]
     fn step_in_frame(&mut self) -> Result<Option<Step>> {
         let (Some(open), Some(source)) = (&mut self.frame, &self.source) else { return Ok(None) };
         let buffer = &source.chunk.buffer;
@@ -142,6 +166,7 @@ impl TopicCursor {
             };
             open.hit = true;
             if message.offset > self.next {
+                self.next = message.offset;
                 return Ok(Some(Step::Gone { to: message.offset }));
             }
             (open.at, open.left) = (at, open.left - 1);

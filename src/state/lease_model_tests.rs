@@ -373,7 +373,7 @@ impl World {
         }
     }
 
-    fn settle(&mut self, range: std::ops::Range<u64>) {
+    fn settle(&mut self, range: Range<u64>) {
         for offset in range {
             self.settled.insert(offset);
             if let Some(seen) = self.seen.get_mut(&offset) {
@@ -410,7 +410,7 @@ impl Leases {
     fn check_consistency(&self) {
         let mut leased = 0;
         let mut earliest = Duration::MAX;
-        for (&offset, entry) in &self.unsettled {
+        for (offset, entry) in self.unsettled.iter() {
             assert!(!self.is_settled(offset) && offset < self.next);
             match entry.hold {
                 Hold::Leased { until, .. } => {
@@ -423,7 +423,7 @@ impl Leases {
         assert_eq!(self.leased, leased);
         assert_eq!(self.due.len() + leased, self.unsettled.len());
         assert!(self.earliest_until <= earliest);
-        assert!(self.suspects.iter().all(|offset| self.unsettled.contains_key(offset)));
+        assert!(self.suspects.iter().all(|offset| self.unsettled.get(*offset).is_some()));
         assert!(self.suspect_leased.is_none_or(|offset| self.suspects.contains(&offset)));
         let settled: u64 =
             self.acked.held(self.floor..self.next).map(|range| range.end - range.start).sum();

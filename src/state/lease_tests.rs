@@ -362,3 +362,35 @@ fn what_became_somebody_elses_while_the_log_took_long_is_not_handed_out() {
     leases.expire(at(60));
     assert_eq!(leases.leased_len(), 0, "the lease of the other one was not extended");
 }
+
+#[test]
+fn what_was_leased_together_can_be_settled_in_any_order() {
+    let in_order = |offsets: &[usize]| {
+        let mut leases = fresh_with(limits());
+        let granted: Vec<_> = leases.plan(at(0), 5, 5).granted().collect();
+        for (done, &i) in offsets.iter().enumerate() {
+            let Granted { offset, token, .. } = granted[i];
+            assert!(leases.ack(offset, token + 1).is_err(), "that is its neighbour's: {offsets:?}");
+            assert_eq!(leases.ack(offset, token), Ok(()), "{offsets:?}");
+            assert_eq!(leases.ack(offset, token), Err(Refused::AlreadySettled), "{offsets:?}");
+            assert_eq!(leases.unsettled_len(), 4 - done);
+        }
+        assert_eq!((leases.floor(), leases.leased_len()), (5, 0), "{offsets:?}");
+    };
+    in_order(&[0, 1, 2, 3, 4]);
+    in_order(&[4, 3, 2, 1, 0]);
+    in_order(&[2, 0, 4, 1, 3]);
+    in_order(&[1, 3, 2, 4, 0]);
+}
+
+#[test]
+fn what_was_leased_together_and_ran_out_can_still_be_acknowledged_one_by_one() {
+    let mut leases = fresh_with(limits());
+    let granted: Vec<_> = leases.plan(at(0), 3, 3).granted().collect();
+    leases.expire(at(31));
+    assert_eq!((leases.leased_len(), leases.waiting_len()), (0, 3));
+    assert_eq!(leases.ack(1, granted[0].token), Err(Refused::Stale));
+    assert_eq!(leases.ack(1, granted[1].token), Ok(()));
+    assert_eq!(take(&mut leases, at(31), 9, 3), [(0, 2), (2, 2)]);
+    assert_eq!(leases.ack(2, granted[2].token), Err(Refused::Stale));
+}

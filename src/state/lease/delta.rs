@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{Due, Hold, Leases};
+use super::{Due, Hold, Leases, remove_all};
 use crate::clock::Now;
 use crate::format::entry::{Attempt, Progress};
 use crate::mutant::{self, Mutant};
@@ -31,11 +31,9 @@ impl Delta {
         self.touched.insert(offset);
     }
 
-    /// `offset` is settled, or its count is logged in another way.
-    pub(super) fn forget(&mut self, offset: u64) {
-        if !self.touched.is_empty() {
-            self.touched.remove(&offset);
-        }
+    /// The offsets are settled, or their counts are logged in another way.
+    pub(super) fn forget(&mut self, offsets: &Range<u64>) {
+        remove_all(&mut self.touched, offsets);
     }
 
     pub(super) fn clear(&mut self) {
@@ -97,10 +95,10 @@ impl Leases {
     /// Ends all leases, counted, and returns what a clean reopening needs: everything not
     /// logged yet, and exactly how far the group has come.
     pub(crate) fn close(&mut self, now: Now) -> Progress {
-        for (&offset, entry) in &mut self.unsettled {
+        for (offsets, entry) in self.unsettled.iter_mut() {
             if let Hold::Leased { token, .. } = entry.hold {
                 entry.hold = Hold::Waiting { due: Due::at_once(now), last_token: token };
-                self.due.insert((now.monotonic, offset));
+                self.due.extend(offsets.map(|offset| (now.monotonic, offset)));
             }
         }
         self.leased = 0;
@@ -112,7 +110,7 @@ impl Leases {
     }
 
     fn waiting_attempt(&self, offset: u64) -> Option<Attempt> {
-        let entry = self.unsettled.get(&offset)?;
+        let entry = self.unsettled.get(offset)?;
         match entry.hold {
             Hold::Waiting { due, .. } => {
                 Some(Attempt { offset, count: entry.count, due_ms: due.wall_ms })

@@ -10,15 +10,18 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod` | the state, recovery, expiry and queries |
+//! | `runs` | the offsets that are delivered and not settled |
 //! | `plan` | what to give out next, and what must be durable first |
 //! | `settle` | how a lease ends: ack, retry, release, and moves of the whole group |
 //! | `delta` | what has changed since the last entry |
 
 mod delta;
 mod plan;
+mod runs;
 mod settle;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,12 +32,12 @@ use crate::clock::Now;
 use crate::format::entry::Progress;
 use crate::mutant::{self, Mutant};
 
-pub(crate) use plan::{Exhausted, Granted, Plan, Reserve};
+pub(crate) use plan::{Exhausted, FreshRun, Granted, Plan, Reserve};
 pub(crate) use settle::Refused;
 
 /// How far ahead of the consumer delivery is logged, at first and at most.
 const AHEAD_MIN: u64 = 16;
-const AHEAD_MAX: u64 = 4096;
+const AHEAD_MAX: u64 = 16_384;
 /// A reserve that was used up sooner than this is doubled, so that a fast consumer seldom waits
 /// for the log; one that lasted ten times longer is halved.
 const AHEAD_TIME: Duration = Duration::from_millis(5);
@@ -156,7 +159,7 @@ pub(crate) struct Leases {
     /// The first offset that was never planned; everything in `floor..next` is settled or in
     /// `unsettled`.
     next: u64,
-    unsettled: BTreeMap<u64, Unsettled>,
+    unsettled: runs::Runs,
     leased: usize,
     /// The waiting ones of `unsettled`, in the order of delivery.
     due: BTreeSet<(Duration, u64)>,
@@ -190,7 +193,7 @@ impl Leases {
             floor: progress.floor,
             acked: progress.acked.clone(),
             next,
-            unsettled: BTreeMap::new(),
+            unsettled: runs::Runs::default(),
             leased: 0,
             due: BTreeSet::new(),
             earliest_until: Duration::MAX,
@@ -226,17 +229,17 @@ impl Leases {
             return;
         }
         let mut earliest = Duration::MAX;
-        for (&offset, entry) in &mut self.unsettled {
+        for (offsets, entry) in self.unsettled.iter_mut() {
             let Hold::Leased { token, until, .. } = entry.hold else { continue };
             if until > now.monotonic {
                 earliest = earliest.min(until);
                 continue;
             }
             entry.hold = Hold::Waiting { due: Due::at_once(now), last_token: token };
-            self.due.insert((now.monotonic, offset));
-            self.leased -= 1;
-            self.suspects.remove(&offset);
-            self.suspect_leased = self.suspect_leased.filter(|&leased| leased != offset);
+            self.leased -= runs::length(&offsets);
+            remove_all(&mut self.suspects, &offsets);
+            self.suspect_leased = self.suspect_leased.filter(|leased| !offsets.contains(leased));
+            self.due.extend(offsets.map(|offset| (now.monotonic, offset)));
         }
         self.earliest_until = earliest;
     }
@@ -288,11 +291,11 @@ impl Leases {
         if self.is_settled(offset) {
             return OffsetStatus::Settled;
         }
-        match self.unsettled.get(&offset) {
-            Some(&Unsettled { count: attempt, hold: Hold::Leased { until, .. } }) => {
+        match self.unsettled.get(offset) {
+            Some(Unsettled { count: attempt, hold: Hold::Leased { until, .. } }) => {
                 OffsetStatus::Leased { attempt, until }
             }
-            Some(&Unsettled { count: attempt, hold: Hold::Waiting { due, .. } }) => {
+            Some(Unsettled { count: attempt, hold: Hold::Waiting { due, .. } }) => {
                 OffsetStatus::Waiting { attempt, due: due.at }
             }
             None => OffsetStatus::Fresh,
@@ -333,6 +336,13 @@ impl Leases {
 
     fn is_settled(&self, offset: u64) -> bool {
         offset < self.floor || (!self.acked.is_empty() && self.acked.contains(offset))
+    }
+}
+
+/// Removes what a set holds within `range`.
+fn remove_all(set: &mut BTreeSet<u64>, range: &Range<u64>) {
+    while let Some(&number) = set.range(range.clone()).next() {
+        set.remove(&number);
     }
 }
 

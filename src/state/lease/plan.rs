@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::runs::length;
 use super::{AHEAD_MAX, AHEAD_MIN, AHEAD_TIME, Due, Hold, Leases, NO_TOKEN, Unsettled};
 use crate::clock::Now;
 use crate::format::entry::{Attempt, Progress};
@@ -82,6 +83,11 @@ impl Plan {
     /// The messages to hand out, in the order of delivery.
     pub(crate) fn granted(&self) -> impl Iterator<Item = Granted> + '_ {
         self.redeliveries.iter().copied().chain(self.fresh.iter())
+    }
+
+    /// How many there are of these.
+    pub(crate) fn granted_len(&self) -> usize {
+        self.redeliveries.len() + length(&self.fresh.offsets)
     }
 
     /// Whether there is neither anything to hand out nor to dead-letter.
@@ -221,14 +227,16 @@ impl Leases {
     /// its consumer's time.
     pub(crate) fn hand_out(&mut self, plan: &Plan, now: Now) {
         let begun = now.monotonic.saturating_add(self.limits.lease);
-        for granted in plan.granted() {
-            if let Some(entry) = self.unsettled.get_mut(&granted.offset)
-                && let Hold::Leased { token, until, .. } = &mut entry.hold
-                && *token == granted.token
-            {
-                *until = begun;
-            }
+        for &Granted { offset, token, .. } in &plan.redeliveries {
+            let alone = FreshRun { offsets: offset..offset + 1, first_token: token };
+            self.unsettled.extend_held_of(&alone, begun);
         }
+        self.unsettled.extend_held_of(&plan.fresh, begun);
+    }
+
+    /// What of the first deliveries of `plan` is leased to it still.
+    pub(crate) fn held_of(&self, plan: &Plan) -> Vec<FreshRun> {
+        self.unsettled.held_of(&plan.fresh)
     }
 
     /// The log of `plan` did not become durable: ends its leases as if they had not been.
@@ -278,7 +286,7 @@ impl Leases {
 
     /// The count of `offset` and the token before, if it is leased with `token`.
     pub(super) fn held_before(&self, offset: u64, token: u64) -> Option<(u32, u64)> {
-        let entry = self.unsettled.get(&offset)?;
+        let entry = self.unsettled.get(offset)?;
         match entry.hold {
             Hold::Leased { token: current, previous, .. } if current == token => {
                 Some((entry.count, previous))
@@ -294,7 +302,7 @@ impl Leases {
     fn lease_again(&mut self, offset: u64, now: Now, plan: &mut Plan) {
         let token = self.take_tokens(1);
         let until = self.lease_until(now);
-        let entry = self.unsettled.get_mut(&offset).expect("what is due is unsettled");
+        let mut entry = self.unsettled.get(offset).expect("what is due is unsettled");
         let Hold::Waiting { due, last_token: previous } = entry.hold else {
             unreachable!("what is due waits")
         };
@@ -307,11 +315,13 @@ impl Leases {
             // It goes to no consumer, so it cannot kill one again.
             self.suspects.remove(&offset);
             plan.exhausted.push(Exhausted { offset, token, count: entry.count });
+            self.unsettled.insert(offset, entry);
             return;
         }
         entry.count += 1;
+        self.unsettled.insert(offset, entry);
         let attempt = entry.count;
-        self.delta.forget(offset);
+        self.delta.forget(&(offset..offset + 1));
         if self.suspects.contains(&offset) {
             self.suspect_leased = Some(offset);
         }
@@ -326,10 +336,8 @@ impl Leases {
         let count = offsets.end - offsets.start;
         let first_token = self.take_tokens(count);
         let until = self.lease_until(now);
-        for (offset, token) in offsets.clone().zip(first_token..) {
-            let hold = Hold::Leased { token, until, previous: NO_TOKEN };
-            self.unsettled.insert(offset, Unsettled { count: 1, hold });
-        }
+        let hold = Hold::Leased { token: first_token, until, previous: NO_TOKEN };
+        self.unsettled.insert_run(offsets.clone(), Unsettled { count: 1, hold });
         self.leased += usize::try_from(count).expect("the run is no longer than `max`");
         self.next = offsets.end;
         FreshRun { offsets, first_token }

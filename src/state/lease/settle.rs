@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::remove_all;
+use super::runs::length;
 use super::{Due, Hold, Leases, NO_TOKEN, Unsettled};
 use crate::clock::Now;
 use crate::mutant::{self, Mutant};
@@ -42,7 +44,7 @@ impl Leases {
         if !self.is_issued(token) {
             return Err(self.refusal(offset, token));
         }
-        match self.unsettled.get(&offset).map(|entry| entry.hold) {
+        match self.unsettled.get(offset).map(|entry| entry.hold) {
             Some(Hold::Leased { token: last, .. } | Hold::Waiting { last_token: last, .. }) => {
                 if last == token || mutant::on(Mutant::StaleAckAccepted) {
                     Ok(())
@@ -65,7 +67,7 @@ impl Leases {
     ///
     /// Refuses an offset that is settled already or was never delivered.
     pub(crate) fn ack_offset(&mut self, offset: u64) -> Result<(), Refused> {
-        let Some(entry) = self.unsettled.get(&offset) else {
+        let Some(entry) = self.unsettled.get(offset) else {
             return Err(self.refusal(offset, NO_TOKEN));
         };
         if let Hold::Waiting { last_token: NO_TOKEN, .. } = entry.hold
@@ -135,10 +137,11 @@ impl Leases {
     ) -> Result<(), Refused> {
         self.held(offset, token)?;
         let new = now.monotonic.saturating_add(by);
-        if let Some(entry) = self.unsettled.get_mut(&offset)
+        if let Some(mut entry) = self.unsettled.get(offset)
             && let Hold::Leased { until, .. } = &mut entry.hold
         {
             *until = new;
+            self.unsettled.insert(offset, entry);
         }
         self.earliest_until = self.earliest_until.min(new);
         Ok(())
@@ -179,9 +182,7 @@ impl Leases {
         if range.is_empty() {
             return;
         }
-        while let Some((&offset, _)) = self.unsettled.range(range.clone()).next() {
-            self.detach(offset);
-        }
+        self.detach(&range);
         if range.start <= self.next {
             self.next = self.next.max(range.end);
         }
@@ -231,8 +232,8 @@ impl Leases {
     /// The delivery count of `offset`, if it is leased with `token`.
     fn held(&self, offset: u64, token: u64) -> Result<u32, Refused> {
         let issued = self.is_issued(token);
-        match self.unsettled.get(&offset) {
-            Some(&Unsettled { count, hold: Hold::Leased { token: current, .. } })
+        match self.unsettled.get(offset) {
+            Some(Unsettled { count, hold: Hold::Leased { token: current, .. } })
                 if current == token || mutant::on(Mutant::LeaseFreedTwice) =>
             {
                 Ok(count)
@@ -275,25 +276,24 @@ impl Leases {
     }
 
     fn settle_one(&mut self, offset: u64) {
-        self.detach(offset);
+        self.detach(&(offset..offset + 1));
         self.settle(offset..offset + 1);
     }
 
-    /// Forgets `offset` as an unsettled one.
-    fn detach(&mut self, offset: u64) {
-        match self.unsettled.remove(&offset).map(|entry| entry.hold) {
-            Some(Hold::Leased { .. }) => self.leased -= 1,
-            Some(Hold::Waiting { due, .. }) => {
-                self.due.remove(&(due.at, offset));
+    /// Forgets offsets as unsettled ones.
+    fn detach(&mut self, range: &Range<u64>) {
+        while let Some((offsets, entry)) = self.unsettled.take_within(range) {
+            match entry.hold {
+                Hold::Leased { .. } => self.leased -= length(&offsets),
+                Hold::Waiting { due, .. } => {
+                    for offset in offsets.clone() {
+                        self.due.remove(&(due.at, offset));
+                    }
+                }
             }
-            None => return,
-        }
-        self.delta.forget(offset);
-        if !self.suspects.is_empty() {
-            self.suspects.remove(&offset);
-        }
-        if self.suspect_leased == Some(offset) {
-            self.suspect_leased = None;
+            self.delta.forget(&offsets);
+            remove_all(&mut self.suspects, &offsets);
+            self.suspect_leased = self.suspect_leased.filter(|offset| !offsets.contains(offset));
         }
     }
 
