@@ -29,6 +29,8 @@ mod machine;
 mod pendings;
 #[path = "interleavings/promises.rs"]
 mod promises;
+#[path = "interleavings/replicas.rs"]
+mod replicas;
 #[path = "interleavings/rolls.rs"]
 mod rolls;
 #[path = "interleavings/waking.rs"]

@@ -233,8 +233,9 @@ impl Commits {
         let salt = self.segments.active().segment.head.salt;
         self.segments.recent.push(Chunk { buffer, origin: 0, start, end, trusted: true, salt });
         let mut seen = Seen::default();
-        let visible = self.marks.visible();
         let mut unseen = self.unseen.lock();
+        // Under the lock: nobody may be answered for what readers are not shown yet.
+        let visible = self.marks.visible();
         if visible >= end && unseen.is_empty() && gather.ticket.replicas().is_none() {
             show(&gather.touched);
             seen.topics = gather.touched;
