@@ -151,6 +151,7 @@ mutants! {
         PollerNotWoken "What becomes visible does not wake the threads that poll."
         TaskNotWoken "What becomes visible does not wake the tasks that wait."
         WorkNotAnnounced "What nobody waits for is queued without a word to the background."
+        AwakeInItsSleep "The background sleeps until it is told, and nobody knows that."
         CallbackNotAnnounced "A callback is left to the background without a word to it."
         ChangeMissed "A thread goes to sleep though something changed since it looked.";
 }

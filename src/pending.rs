@@ -298,7 +298,8 @@ pub(crate) trait Committer: Send + Sync {
 ///
 /// It is used in one of four ways: [`wait`](Self::wait), `.await` on any runtime,
 /// [`on_complete`](Self::on_complete), or [`detach`](Self::detach). Dropping it does the same as
-/// `detach`: the record is written all the same.
+/// `detach`: the record is written all the same. While nobody waits for it, that may take a
+/// millisecond or two, so that records which come one after the other share a write.
 ///
 /// # Examples
 ///

@@ -87,8 +87,10 @@ impl Record {
     /// Checks every part against its limit and returns the bytes that the record takes.
     pub(crate) fn check(&self, payload_bytes_max: usize) -> Result<usize> {
         let check = |what, bytes: usize, max: usize| {
-            let error = Error::TooLarge { what, bytes: bytes as u64, max: max as u64 };
-            if bytes > max { Err(error) } else { Ok(()) }
+            if bytes <= max {
+                return Ok(());
+            }
+            Err(Error::TooLarge { what, bytes: bytes as u64, max: max as u64 })
         };
         check("payload", self.payload.len(), payload_bytes_max)?;
         check("key", self.key.as_ref().map_or(0, Vec::len), FIELD_BYTES_MAX)?;

@@ -25,7 +25,8 @@ enum Role {
 }
 
 impl Commits {
-    /// Queues entries of at most `bytes` in one frame and leaves them to others to commit.
+    /// Queues entries of at most `bytes` in one frame. Whoever waits for them commits them; if nobody
+    /// does, the background does in a moment.
     pub(crate) fn enlist<R>(
         &self,
         class: Class,
@@ -34,12 +35,24 @@ impl Commits {
     ) -> Result<(R, Arc<Ticket>)> {
         let mut core = self.admit(class, bytes)?;
         let enlisted = core.enlist(bytes, add);
-        let nobody_leads = !core.leading;
+        core.left = core.next_gather;
+        let is_told = core.leading || core.attended.is_some() || core.queue.is_empty();
         drop(core);
-        if nobody_leads && !mutant::on(Mutant::WorkNotAnnounced) {
+        if !is_told && !mutant::on(Mutant::WorkNotAnnounced) {
             self.work.notify();
         }
         enlisted
+    }
+
+    /// Has the background commit what is queued at once, if nobody does.
+    pub(crate) fn hurry(&self) {
+        let mut core = self.core.lock();
+        core.urgent = !core.queue.is_empty();
+        let is_for_it = core.urgent && !core.leading;
+        drop(core);
+        if is_for_it {
+            self.work.notify();
+        }
     }
 
     /// Queues entries of at most `bytes` in one frame and waits until the policy calls them

@@ -130,9 +130,13 @@ impl Committer for Commits {
     }
 
     fn nudge(&self) {
+        let mut core = self.core.lock();
+        core.urgent = !core.queue.is_empty();
+        let is_closed = core.closed;
+        drop(core);
         self.work.notify();
         // A closed log has no thread any more that would run what was called back too late.
-        if self.core.lock().closed {
+        if is_closed {
             self.run_callbacks();
         }
     }

@@ -37,19 +37,9 @@ impl Commits {
         let queued = self.queue_frames(epoch, frames);
         // After an error there is no ticket to wait for, whatever was queued before.
         if !caller_waits || queued.is_err() {
-            self.announce_work();
+            self.hurry();
         }
         queued
-    }
-
-    /// Tells the background thread of what was queued, unless somebody writes it already.
-    fn announce_work(&self) {
-        let core = self.core.lock();
-        let nobody_leads = !core.leading && !core.queue.is_empty();
-        drop(core);
-        if nobody_leads {
-            self.work.notify();
-        }
     }
 
     fn queue_frames(&self, epoch: Epoch, frames: &Frames) -> Result<Arc<Ticket>> {
@@ -151,7 +141,7 @@ impl Commits {
             let frame = Frame { header, identity, bytes: &bytes };
             match self.take_frame(obeyed, &frame) {
                 Ok(Taken::Queued(ticket)) => {
-                    self.announce_work();
+                    self.hurry();
                     return Ok((header, ticket));
                 }
                 // A newer epoch may have been promised meanwhile, which may be as good.

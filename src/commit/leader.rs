@@ -58,10 +58,10 @@ impl Commits {
     pub(super) fn lead(&self, own: &Ticket) {
         let leading = Leading(self);
         let linger = self.config.policy.linger();
-        if linger.is_zero() {
-            self.await_company();
-        } else {
+        if !linger.is_zero() {
             thread::sleep(linger);
+        } else if self.config.policy.syncs_commits() {
+            self.await_company();
         }
         while !own.is_done() && self.commit_front() {}
         drop(leading);
@@ -90,7 +90,7 @@ impl Commits {
             return;
         }
         core.leading = mutant::on(Mutant::LeadNotReturned);
-        let left = !core.queue.is_empty();
+        let left = !core.queue.is_empty() && (core.urgent || core.attended.is_none());
         drop(core);
         // Whoever closes the log waits until nobody leads.
         self.room.notify();
@@ -113,7 +113,7 @@ impl Commits {
         };
         match result {
             Ok(bytes) => {
-                let seen = self.publish(gather, bytes);
+                let seen = self.publish(*gather, bytes);
                 let done_at = writer.last_write;
                 drop(writer);
                 ticket.set_done_at(done_at);

@@ -238,6 +238,31 @@ impl Commits {
         commits
     }
 
+    /// Commits what is queued, if it is urgent or has been there for a while: whoever has queued it a
+    /// moment ago may be about to queue more, and to wait for it.
+    pub(crate) fn drain_due(&self) {
+        let core = self.core.lock();
+        let seen = core.attended;
+        let is_old = core.queue.front().is_some_and(|front| Some(front.number) <= seen);
+        let is_due = core.urgent || is_old;
+        drop(core);
+        if is_due {
+            self.drain();
+        }
+    }
+
+    /// Takes note of what is queued, for [`drain_due`](Self::drain_due). Says whether anything was
+    /// left to the committer since `seen`: if not, it may sleep until it is told, and will be.
+    pub(crate) fn attend(&self, seen: &mut u64) -> bool {
+        let mut core = self.core.lock();
+        let left = core.left;
+        let is_there = core.queue.front().is_some_and(|front| front.number <= left);
+        let is_active = std::mem::replace(seen, left) != left || is_there;
+        let is_thought_active = is_active || mutant::on(Mutant::AwakeInItsSleep);
+        core.attended = is_thought_active.then_some(core.next_gather);
+        is_active
+    }
+
     /// Commits all that is queued, without a caller of its own.
     pub(crate) fn drain(&self) {
         let mut core = self.core.lock();
@@ -275,8 +300,9 @@ impl Commits {
         riders.since.get_or_insert_with(|| self.clock.monotonic());
         drop(riders);
         self.has_riders.store(true, Ordering::Release);
-        if is_first {
-            // The background thread sees to it that they do not wait for long.
+        // The background thread sees to it that they do not wait for long. Mostly it comes back by
+        // itself in time.
+        if is_first && self.core.lock().attended.is_none() {
             self.work.notify();
         }
     }
@@ -307,8 +333,11 @@ impl Commits {
 
     /// How long a marker has been due, if one is: the log is idle and its end is not marked.
     pub(crate) fn unmarked_since(&self) -> Option<Duration> {
-        let writer = self.writer.lock();
-        (!writer.marked).then_some(writer.last_write)
+        match self.writer.try_lock() {
+            Some(writer) => (!writer.marked).then_some(writer.last_write),
+            // Somebody writes just now, and is not to be waited for.
+            None => Some(self.clock.monotonic()),
+        }
     }
 
     /// When the oldest write was made that no sync has covered, and how many bytes there are.

@@ -145,9 +145,17 @@ impl Gather {
 pub(crate) struct Core {
     pub(crate) state: State,
     pub(crate) topics: Vec<TopicSlot>,
-    pub(crate) queue: VecDeque<Gather>,
+    /// Boxed: each call takes the last one out to add to it, which would copy it twice.
+    pub(crate) queue: VecDeque<Box<Gather>>,
     /// Some thread commits, or has been asked to.
     pub(crate) leading: bool,
+    /// The last gathering that the background committer has seen: it comes back by itself and then
+    /// commits what it has seen before. `None` while it sleeps until it is told.
+    pub(crate) attended: Option<u64>,
+    /// The last gathering with entries that are left to the background.
+    pub(crate) left: u64,
+    /// Something is queued that the background is to commit at once.
+    pub(crate) urgent: bool,
     /// A new segment is being put in place: nothing may be queued.
     pub(crate) rolling: bool,
     pub(crate) closed: bool,
@@ -171,7 +179,7 @@ pub(crate) struct Core {
     pub(crate) media: Media,
     /// Each call is written and synced alone.
     pub(crate) one_by_one: bool,
-    next_gather: u64,
+    pub(super) next_gather: u64,
     /// How many calls the last write carried.
     pub(crate) last_calls: u64,
     /// How many bytes the next write is likely to have.
@@ -185,6 +193,9 @@ impl Core {
             topics: Vec::new(),
             queue: VecDeque::new(),
             leading: false,
+            attended: None,
+            left: 0,
+            urgent: false,
             rolling: false,
             closed: false,
             fenced: None,
@@ -326,7 +337,7 @@ impl Core {
     fn choose_gather(&mut self, ingested: bool, bytes: usize) {
         let fits =
             |gather: &Gather| gather.bytes.len() < GATHER_BYTES_MAX && gather.ingested == ingested;
-        if self.one_by_one || !self.queue.back().is_some_and(fits) {
+        if self.one_by_one || !self.queue.back().is_some_and(|back| fits(back)) {
             self.open_gather(ingested, bytes);
         }
     }
@@ -336,7 +347,7 @@ impl Core {
         self.next_gather += 1;
         let waits_for_replicas = self.is_replicated && !ingested;
         let ticket = if waits_for_replicas { Ticket::replicated() } else { Ticket::default() };
-        self.queue.push_back(Gather {
+        self.queue.push_back(Box::new(Gather {
             start: self.end,
             // Most writes are about as large as the last one; growing to it would copy it twice.
             bytes: Vec::with_capacity((HEADER_BYTES + bytes).max(self.likely_bytes)),
@@ -348,15 +359,16 @@ impl Core {
             calls: 0,
             ingested,
             number: self.next_gather,
-        });
+        }));
     }
 
     /// Takes the oldest gathering to be written.
-    pub(crate) fn pop(&mut self) -> Option<Gather> {
+    pub(crate) fn pop(&mut self) -> Option<Box<Gather>> {
         if self.queue.len() == 1 {
             self.pad_back();
         }
         let gather = self.queue.pop_front()?;
+        self.urgent &= !self.queue.is_empty();
         self.queued_bytes -= gather.bytes.len();
         self.last_calls = gather.calls;
         self.likely_bytes = gather.bytes.len().min(LIKELY_BYTES_MAX);

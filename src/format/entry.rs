@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use super::{ALIGNMENT, align, u16_at, u32_at, u64_at};
+use super::fields::Fields;
+use super::{ALIGNMENT, align, u32_at};
 use crate::offset::{Epoch, GroupId, Position, TopicId};
 
 /// Length, kind, attributes and a reserved field.
@@ -21,9 +22,9 @@ const KIND_PROGRESS: u8 = 4;
 const KIND_SEEK: u8 = 5;
 const KIND_EPOCH: u8 = 6;
 
-const HAS_KEY: u8 = 1;
-const HAS_TAG: u8 = 2;
-const HAS_HEADERS: u8 = 4;
+pub(super) const HAS_KEY: u8 = 1;
+pub(super) const HAS_TAG: u8 = 2;
+pub(super) const HAS_HEADERS: u8 = 4;
 // 8 is reserved for a delivery time, 16 for a producer's sequence number.
 const KNOWN_ATTRIBUTES: u8 = HAS_KEY | HAS_TAG | HAS_HEADERS;
 
@@ -136,20 +137,20 @@ pub(crate) struct Message {
     pub(crate) offset: u64,
     pub(crate) timestamp_ms: u64,
     /// Where the entry begins.
-    at: usize,
-    key: Option<Span>,
-    tag: Option<Span>,
+    pub(super) at: usize,
+    pub(super) key: Option<Span>,
+    pub(super) tag: Option<Span>,
     /// The encoded headers, their number first; see [`headers`].
-    headers: Option<Span>,
-    payload: Span,
+    pub(super) headers: Option<Span>,
+    pub(super) payload: Span,
 }
 
 /// A part of an entry, counted from the entry's beginning: there are many of these, and no entry is
 /// longer than a `u32` can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span {
-    from: u32,
-    to: u32,
+pub(super) struct Span {
+    pub(super) from: u32,
+    pub(super) to: u32,
 }
 
 impl Message {
@@ -435,109 +436,8 @@ fn short(n: usize) -> u16 {
     u16::try_from(n).expect("fields are checked against their limit before they are encoded")
 }
 
-fn length(n: usize) -> u32 {
+pub(super) fn length(n: usize) -> u32 {
     u32::try_from(n).expect("entries are checked against their limit before they are encoded")
-}
-
-/// Reads the fields of one entry and never past its end.
-struct Fields<'a> {
-    body: &'a [u8],
-    at: usize,
-    end: usize,
-}
-
-impl<'a> Fields<'a> {
-    #[inline]
-    fn take(&mut self, bytes: usize) -> Result<Range<usize>, Bad> {
-        if bytes > self.end - self.at {
-            return Err(Bad::Length { at: self.at });
-        }
-        let range = self.at..self.at + bytes;
-        self.at = range.end;
-        Ok(range)
-    }
-
-    fn u16(&mut self) -> Result<u16, Bad> {
-        Ok(u16_at(self.body, self.take(2)?.start))
-    }
-
-    fn u32(&mut self) -> Result<u32, Bad> {
-        Ok(u32_at(self.body, self.take(4)?.start))
-    }
-
-    fn u64(&mut self) -> Result<u64, Bad> {
-        Ok(u64_at(self.body, self.take(8)?.start))
-    }
-
-    fn short(&mut self) -> Result<Range<usize>, Bad> {
-        let bytes = self.u16()?;
-        self.take(bytes.into())
-    }
-
-    fn text(&self, range: Range<usize>) -> Result<&'a str, Bad> {
-        let at = range.start;
-        str::from_utf8(&self.body[range]).map_err(|_| Bad::Text { at })
-    }
-
-    fn rest_as_text(&mut self) -> Result<&'a str, Bad> {
-        let range = self.take(self.end - self.at)?;
-        self.text(range)
-    }
-
-    fn headers(&mut self) -> Result<Vec<HeaderRanges>, Bad> {
-        let number = self.u16()?;
-        let mut pairs = Vec::new();
-        for _ in 0..number {
-            let name = self.short()?;
-            self.text(name.clone())?;
-            let bytes = self.u32()? as usize;
-            pairs.push((name, self.take(bytes)?));
-        }
-        Ok(pairs)
-    }
-
-    /// Steps over the headers, checking them without collecting them.
-    fn skip_headers(&mut self) -> Result<Range<usize>, Bad> {
-        let start = self.at;
-        for _ in 0..self.u16()? {
-            let name = self.short()?;
-            self.text(name)?;
-            let bytes = self.u32()? as usize;
-            self.take(bytes)?;
-        }
-        Ok(start..self.at)
-    }
-
-    #[inline]
-    fn message(&mut self, at: usize, attributes: u8) -> Result<Message, Bad> {
-        let span = |range: Range<usize>| Span {
-            from: length(range.start - at),
-            to: length(range.end - at),
-        };
-        let (topic, offset, timestamp_ms) = (TopicId(self.u32()?), self.u64()?, self.u64()?);
-        let key = if attributes & HAS_KEY == 0 { None } else { Some(self.short()?) };
-        let tag = if attributes & HAS_TAG == 0 { None } else { Some(self.short()?) };
-        if let Some(tag) = &tag {
-            self.text(tag.clone())?;
-        }
-        let headers = if attributes & HAS_HEADERS == 0 { None } else { Some(self.skip_headers()?) };
-        let payload = span(self.take(self.end - self.at)?);
-        let (key, tag, headers) = (key.map(span), tag.map(span), headers.map(span));
-        Ok(Message { topic, offset, timestamp_ms, at, key, tag, headers, payload })
-    }
-
-    fn progress(&mut self, exact: bool) -> Result<Progress, Bad> {
-        let (ranges, attempts) = (self.u32()?, self.u32()?);
-        let mut progress = Progress { delivered: self.u64()?, exact, ..Progress::default() };
-        for _ in 0..ranges {
-            progress.acked.push(self.u64()?..self.u64()?);
-        }
-        for _ in 0..attempts {
-            let (offset, due_ms, count) = (self.u64()?, self.u64()?, self.u32()?);
-            progress.attempts.push(Attempt { offset, count, due_ms });
-        }
-        Ok(progress)
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! and even then no length found in them sizes an allocation.
 
 pub(crate) mod entry;
+mod fields;
 pub(crate) mod frame;
 pub(crate) mod header;
 pub(crate) mod name;

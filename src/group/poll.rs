@@ -194,6 +194,7 @@ fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
         // If it cannot be logged now, a later plan logs it and says why it cannot.
         if let Ok(((), ticket)) = enlisted {
             runtime.reserve = Some((reserve, ticket));
+            commits.hurry();
         }
     }
     drop(runtime);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commit::policy::SyncPolicy;
-use crate::commit::{Class, Marked};
+use crate::commit::{Class, Commits, Marked};
 use crate::error::{Error, Result};
 use crate::format::frame::Kind;
 use crate::retention;
@@ -21,6 +21,10 @@ const FILES_EVERY: Duration = Duration::from_secs(1);
 const TICK_EVERY: Duration = Duration::from_millis(100);
 /// Tasks that wait for a lease to end or a retry to come due are looked after this often.
 const TIMERS_EVERY: Duration = Duration::from_millis(10);
+
+/// While records keep coming, the committer looks this often for those that nobody waits for, rather
+/// than be woken for each: a wake-up takes longer than an append.
+const COME_BACK_AFTER: Duration = Duration::from_micros(500);
 
 /// The thread of a log with a replicator.
 const TICKS: &str = "ackline-ticks";
@@ -53,12 +57,16 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>> {
 
 fn run_commits(shared: &Shared) {
     let commits = &shared.commits;
+    let mut seen = 0;
     loop {
         let observed = commits.work.observe();
         if shared.stopping.load(Ordering::Acquire) {
             break;
         }
-        let sleep = guarded(shared, commit_once).flatten();
+        let mut sleep = guarded(shared, |shared| commit_once(shared, Commits::drain_due)).flatten();
+        if commits.attend(&mut seen) {
+            sleep = Some(sleep.map_or(COME_BACK_AFTER, |sleep| sleep.min(COME_BACK_AFTER)));
+        }
         commits.work.wait(observed, sleep);
     }
     // The last handle is gone, or the log is closed already. A failure is latched, and the next
@@ -111,11 +119,11 @@ fn guarded<T>(shared: &Shared, round: impl FnOnce(&Shared) -> T) -> Option<T> {
     caught.ok()
 }
 
-/// One round of the committer; returns how long it may sleep.
-pub(super) fn commit_once(shared: &Shared) -> Option<Duration> {
+/// One round of the committer; returns how long it may sleep. `drain` commits what is queued.
+pub(super) fn commit_once(shared: &Shared, drain: fn(&Commits)) -> Option<Duration> {
     let commits = &shared.commits;
     commits.run_callbacks();
-    commits.drain();
+    drain(commits);
     if commits.latch.get().is_some() {
         commits.run_callbacks();
         return None;
@@ -233,7 +241,7 @@ mod tests {
         let shared = &log.handle.shared;
         clock.advance(shared.limits.ack_delay_max);
         let before = shared.commits.work.observe();
-        let sleep = commit_once(shared);
+        let sleep = commit_once(shared, Commits::drain);
         assert_eq!(shared.commits.work.observe(), before, "nobody else has anything to do");
         assert!(sleep.is_some_and(|sleep| !sleep.is_zero()), "it comes back: {sleep:?}");
     }

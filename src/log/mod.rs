@@ -215,7 +215,7 @@ impl Log {
     /// What a background thread would try again later, such as [`Error::Full`].
     pub fn maintain(&self) -> Result<()> {
         let shared = &self.handle.shared;
-        background::commit_once(shared);
+        background::commit_once(shared, crate::commit::Commits::drain);
         background::tick(shared);
         background::keep_files(shared)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ackline::{Ending, Error, Options};
+use ackline::{Ending, Error, Offset, Options};
 use shuttle::future::block_on;
 use shuttle::sync::mpsc::channel;
 use shuttle::thread;
@@ -114,6 +114,27 @@ fn a_task_that_stops_waiting_leaves_the_others_alone() {
         log.close().expect("closes");
         let log = machine.crash(roomy());
         assert_eq!(super::machine::texts(&log.topic("t").expect("a topic")).len(), 4);
+    });
+}
+
+#[test]
+fn what_nobody_waits_for_is_written_in_a_moment() {
+    check(3000, || {
+        let machine = Machine::new();
+        let log = machine.open_with_threads(roomy());
+        let topic = log.topic("t").expect("a topic");
+        let sender = |number| {
+            let (topic, machine) = (topic.clone(), machine.clone());
+            thread::spawn(move || {
+                for i in 0..3 {
+                    topic.submit(text(number, i, 0)).detach();
+                    // The committer looks again, or goes to sleep, between any two of them.
+                    machine.clock.advance(Duration::from_millis(1));
+                }
+            })
+        };
+        join(vec![sender(0), sender(1)]);
+        machine.advance_until(Duration::from_millis(1), || topic.offsets().end == Offset(6));
     });
 }
 
