@@ -22,7 +22,8 @@ use crate::segment::writer::{self, Start, marker};
 use crate::segment::{Segment, Tail};
 use crate::storage::{Storage, read_full};
 
-use super::open::{Listing, list, salt_anew};
+use super::open::{Listing, list};
+use super::rewrite::salt_anew;
 
 /// Where files are made and what they are made like.
 pub(super) struct Bench<'a> {
