@@ -270,6 +270,7 @@ impl Commits {
             break core.spare.take();
         };
         let preparing = Preparing(self);
+        self.close_removed();
         let prepared = (|| {
             if let Some(outgrown) = outgrown {
                 let removed = self.storage.remove(&outgrown.file_name);
@@ -280,6 +281,12 @@ impl Commits {
         let result = prepared.map(|spare| self.core.lock().spare = Some(spare));
         drop(preparing);
         result
+    }
+
+    /// Closes the files that opening has removed, so that their room is there. Whoever needs room
+    /// meanwhile waits for that.
+    pub(crate) fn close_removed(&self) {
+        self.removed.lock().clear();
     }
 
     /// Keeps everybody from queueing anything until the guard is dropped, once the queue is empty

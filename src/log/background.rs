@@ -69,6 +69,7 @@ fn run_commits(shared: &Shared) {
 
 fn run_files(shared: &Shared) {
     let commits = &shared.commits;
+    commits.close_removed();
     loop {
         let observed = commits.files.observe();
         if shared.stopping.load(Ordering::Acquire) {
@@ -183,6 +184,7 @@ fn wake_timers(shared: &Shared, now: Duration) -> bool {
 pub(super) fn keep_files(shared: &Shared) -> Result<()> {
     let commits = &shared.commits;
     let _keeping = commits.keeping.lock();
+    commits.close_removed();
     shared.check_open()?;
     shared.keep_visible()?;
     commits.write_sidecars();

@@ -24,7 +24,7 @@ use crate::segment::writer::{self, marker};
 use crate::segment::{Active, ReadOptions, Segment, Segments, Tail};
 use crate::shared::{Limits, Shared};
 use crate::state::State;
-use crate::storage::{LockError, LockGuard, Storage};
+use crate::storage::{LockError, LockGuard, Storage, StorageFile};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, RwLock, thread};
 
@@ -79,19 +79,27 @@ pub(super) fn open(
         listing = list(&*storage)?;
     }
     let removed_files = std::mem::take(&mut listing.temporary);
-    for leftover in &removed_files {
-        storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;
-    }
+    let mut removed = remove_leftovers(&*storage, &removed_files)?;
     if promises.is_none() && options.replicator.is_some() && mutant::on(Mutant::PromiseBeforeLog) {
         promises = Some(PromiseFile::create(&*storage)?);
     }
-    let recovered = if listing.bases.is_empty() {
-        let log_id = options.replicator.as_ref().and_then(|replicator| replicator.log_id());
-        create(&*storage, &listing, (&config, log_id), (&*clock, &draws))?
-    } else {
-        recover(&*storage, &listing, &config, (&*clock, &draws))?
+    let recover_or_create = || {
+        if listing.bases.is_empty() {
+            let log_id = options.replicator.as_ref().and_then(|replicator| replicator.log_id());
+            return create(&*storage, &listing, (&config, log_id), (&*clock, &draws));
+        }
+        recover(&*storage, &listing, &config, (&*clock, &draws))
+    };
+    let recovered = match recover_or_create() {
+        // Nothing was changed. The room of what was removed is there once it is closed.
+        Err(Error::Full { .. }) if !removed.is_empty() => {
+            removed.clear();
+            recover_or_create()?
+        }
+        begun => begun?,
     };
     if promises.is_none() && options.replicator.is_some() {
+        removed.clear();
         promises = Some(PromiseFile::create(&*storage)?);
     }
     seal_previous(&*storage, &recovered.bases, &recovered.active.segment.head, options.media)?;
@@ -99,8 +107,24 @@ pub(super) fn open(
     report.removed_files = removed_files;
     report.foreign_files = listing.foreign;
     report.segments = recovered.bases.len();
-    let shared = assemble(recovered, options, (storage, promises), (clock, draws), guard)?;
+    let files = (storage, promises, removed);
+    let shared = assemble(recovered, options, files, (clock, draws), guard)?;
     Ok((shared, report))
+}
+
+/// A file without a name any more, that is still open.
+type Removed = Arc<dyn StorageFile>;
+
+/// Removes what unfinished steps have left. The files stay open: to free the blocks of a large one
+/// takes the system longer than all else here, and nobody need wait for that.
+fn remove_leftovers(storage: &dyn Storage, names: &[String]) -> Result<Vec<Removed>> {
+    let mut removed = Vec::new();
+    for name in names {
+        // What cannot be opened can be removed all the same.
+        removed.extend(storage.open(name).ok());
+        storage.remove(name).map_err(|e| Error::io("remove", name, e))?;
+    }
+    Ok(removed)
 }
 
 /// A replica that went on alone would write another history in an epoch that is somebody's.
@@ -269,7 +293,7 @@ fn go_on(
 fn assemble(
     recovered: Recovered,
     options: Options,
-    (storage, promises): (Arc<dyn Storage>, Option<PromiseFile>),
+    (storage, promises, removed): (Arc<dyn Storage>, Option<PromiseFile>, Vec<Removed>),
     (clock, draws): (Arc<dyn Clock>, Draws),
     guard: Box<dyn LockGuard>,
 ) -> Result<Shared> {
@@ -296,7 +320,7 @@ fn assemble(
     }
     let config = config_of(&options);
     let replicas = replicas(&options, promises.as_ref());
-    let resume = Resume { core, tail, segments, storage, clock, draws, config, replicas };
+    let resume = Resume { core, tail, segments, storage, clock, draws, config, removed, replicas };
     let commits = Commits::new(resume);
     if !options.media.may_mark(&commits.segments.active().segment, end) {
         // The end shares a sector with records that are safe; the next write must not touch it.

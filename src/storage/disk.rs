@@ -268,8 +268,10 @@ fn read_holder(file: &File) -> Option<u32> {
 }
 
 fn write_holder(file: &File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.write_all_at(std::process::id().to_string().as_bytes(), 0)
+    let digits = std::process::id().to_string();
+    file.write_all_at(digits.as_bytes(), 0)?;
+    // Only now: a file that is cut to nothing gives its block back, and takes another one.
+    file.set_len(digits.len() as u64)
 }
 
 #[cfg(test)]
