@@ -10,6 +10,7 @@
 
 mod admit;
 mod answers;
+mod blocks;
 mod enlist;
 mod ingest;
 mod leader;
@@ -38,6 +39,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, Signal, Tally};
 use crate::watermark::{Ack, PoisonLatch, Watermarks};
 use answers::Callbacks;
+use blocks::CommitSizes;
 use policy::SyncPolicy;
 use queue::{Core, Media, TopicRuntime};
 use replicas::{Replicas, Standing, Unseen};
@@ -154,6 +156,7 @@ pub(crate) struct Commits {
     pub(crate) undeleted: Mutex<Option<(Position, u64)>>,
     /// Beyond this position, the next segment is to be prepared.
     spare_due: AtomicU64,
+    sizes: CommitSizes,
     /// Files that opening has removed, still open: the system takes its time to free their blocks.
     removed: Mutex<Vec<Arc<dyn StorageFile>>>,
     callbacks: Mutex<Callbacks>,
@@ -237,6 +240,7 @@ impl Commits {
             unindexed: Mutex::default(),
             undeleted: Mutex::default(),
             spare_due: AtomicU64::new(0),
+            sizes: CommitSizes::default(),
             removed: Mutex::new(removed),
             callbacks: Mutex::default(),
         };

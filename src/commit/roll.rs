@@ -175,6 +175,7 @@ impl Commits {
         let sealed = self.segments.roll(Active { segment, starts, index });
         self.unindexed.lock().extend(sealed);
         writer.marked = true;
+        self.sizes.restart();
         drop(writer);
         self.expect_spare();
         let mut core = self.core.lock();
@@ -271,12 +272,13 @@ impl Commits {
         };
         let preparing = Preparing(self);
         self.close_removed();
+        let blocks = self.sizes.next_blocks(self.config.policy);
         let prepared = (|| {
             if let Some(outgrown) = outgrown {
                 let removed = self.storage.remove(&outgrown.file_name);
                 removed.map_err(|e| Error::io("remove", &outgrown.file_name, e))?;
             }
-            writer::prepare(&*self.storage, &name::spare(), bytes)
+            writer::prepare(&*self.storage, &name::spare(), bytes, blocks)
         })();
         let result = prepared.map(|spare| self.core.lock().spare = Some(spare));
         drop(preparing);

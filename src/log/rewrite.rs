@@ -13,7 +13,7 @@ use crate::offset::Position;
 use crate::segment::Segment;
 use crate::segment::chunk::usize_of;
 use crate::segment::scan::{Place, Scan, scan_from};
-use crate::segment::writer::{self, Start, marker};
+use crate::segment::writer::{self, Blocks, Start, marker};
 use crate::state::State;
 use crate::storage::{Storage, read_full};
 
@@ -123,9 +123,11 @@ pub(super) fn rewrite(
     let needed = writer::file_bytes_for(frames_at(checkpoint.len()), bytes as u64);
     let room = config.segment_bytes.min(FIRST_SEGMENT_BYTES);
     let temporary = name::unfinished(base);
-    let spare = match writer::prepare(storage, &temporary, needed + room) {
+    // Whoever opens a log waits for this: zeros would save less than they cost.
+    let prepare = |bytes| writer::prepare(storage, &temporary, bytes, Blocks::Reserved);
+    let spare = match prepare(needed + room) {
         // Without room for more, there may still be room for what is there.
-        Err(Error::Full { .. }) => writer::prepare(storage, &temporary, needed)?,
+        Err(Error::Full { .. }) => prepare(needed)?,
         prepared => prepared?,
     };
     if mutant::on(Mutant::CutBeforeCopy) && !moves_whole_segment {

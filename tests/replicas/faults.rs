@@ -246,7 +246,7 @@ fn an_opening_finishes_what_was_begun_whatever_call_fails() {
         let stopped = [step.begun(&machine), step.renamed(&machine)];
         let work = Work::Finish(step);
         for machine in stopped {
-            sweep(&work, &machine, [100, 50, 45, 45, 22]);
+            sweep(&work, &machine, [85, 45, 45, 45, 22]);
         }
     }
 }
