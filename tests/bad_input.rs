@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ackline::replicate::{Quorum, QuorumOptions};
+use ackline::simulation::{Call, Crash, Fault};
 use ackline::{Epoch, Error, GroupOptions, Log, Offset, Options, Record, SyncPolicy};
 
 use common::{Machine, assert_holds, fill, poll, poll_one, small};
@@ -100,6 +101,24 @@ fn leftovers_of_unfinished_steps_are_removed_and_reported() {
     assert_eq!(removed, ["00000000000000099999.tmp", "spare.tmp"]);
     assert!(log.report().foreign_files.is_empty());
     assert!(!machine.disk.names().iter().any(|name| name.starts_with("0000000000000009")));
+    assert_holds(&log.topic("t").expect("a topic"), 0..20);
+}
+
+#[test]
+fn a_log_opens_where_the_room_that_leftovers_take_is_the_last() {
+    let machine = Machine::new(1);
+    let log = machine.open(small());
+    fill(&log.topic("t").expect("a topic"), 0..20);
+    machine.disk.crash(Crash::Kill);
+    drop(log);
+    machine.disk.put("spare.tmp", b"much of something");
+    // As if their blocks were free only once nobody has them open any more.
+    for _ in 0..2 {
+        machine.disk.fail_next(Call::Allocate, Fault::NoSpace);
+    }
+    let log = machine.open(small());
+    assert_eq!(log.report().removed_files, ["spare.tmp"]);
+    assert!(log.report().rewritten_bytes > 0);
     assert_holds(&log.topic("t").expect("a topic"), 0..20);
 }
 

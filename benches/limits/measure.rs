@@ -43,7 +43,7 @@ pub(crate) struct Counts {
     pub(crate) syncs: u64,
     /// Bytes of frames, where there are frames.
     pub(crate) frame_bytes: u64,
-    /// The sizes of the files that the frames are in. All of that was filled with zeros before.
+    /// The sizes of the files that the frames are in, which may have been filled with zeros before.
     pub(crate) file_bytes: u64,
 }
 

@@ -124,7 +124,7 @@ impl Row {
     pub(crate) fn frame_bytes(&self, bar: Bar) -> Option<Self> {
         let Sides { frame_bytes, file_bytes, .. } = self.sides.as_ref()?;
         let name = format!("{}: frames", self.name);
-        let against = format!("payload bytes; {:.2} filled with zeros", file_bytes.median);
+        let against = format!("payload bytes; files of {:.2}", file_bytes.median);
         Some(Self::figure(&name, &against, bar, *frame_bytes))
     }
 
@@ -211,13 +211,13 @@ pub(crate) fn table(rows: &[Row]) -> String {
         Row::latencies,
     );
     let bytes =
-        section(rows, &format!("{name} | frames |  zeros |    sent | memory |"), Row::bytes);
+        section(rows, &format!("{name} | frames |  files |    sent | memory |"), Row::bytes);
     let heading = format!("{name} | {:<23} | bar     |         |", "min, median, max");
     let ratios = section(rows, &heading, |row| Some(row.line()));
     let limits =
         section(rows, "divided by:", |row| Some(format!("  {}: {}", row.name, row.against)));
     format!(
-        "{details}\n{latencies}\nFor each byte of payload: bytes of frames, of zeros before them, and sent to the disk \
+        "{details}\n{latencies}\nFor each byte of payload: bytes of frames, of the files made for them, and sent to the disk \
          meanwhile, by whomever. MiB held by the process, apart from maps of files:\n{bytes}\n{ratios}\n{limits}"
     )
 }

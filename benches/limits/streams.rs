@@ -151,8 +151,8 @@ pub(crate) fn pipelined_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
     sent_bytes_row(bench)
 }
 
-/// What batches send to the disk. By themselves: a segment is filled with zeros in the background,
-/// also while another side has its turn.
+/// What batches send to the disk. By themselves: segments are prepared in the background, also while
+/// another side has its turn.
 fn sent_bytes_row(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
     let (payload_bytes, name) = (1024, "append_batch, 1 MiB of 1 KiB: sent");
     if !bench.wants(name) {

@@ -188,6 +188,7 @@ impl Commits {
         Counters::add(&self.counters.frames, gather.frames.len() as u64);
         Counters::add(&self.counters.writes, 1);
         Counters::add(&self.counters.bytes, bytes.len() as u64);
+        self.sizes.add(bytes.len() as u64);
         index(&active, gather);
         let due = self.spare_due.load(Ordering::Acquire);
         if gather.start.0 < due && end.0 >= due {

@@ -10,6 +10,7 @@
 
 mod admit;
 mod answers;
+mod blocks;
 mod enlist;
 mod ingest;
 mod leader;
@@ -33,11 +34,12 @@ use crate::segment::sealed::Sealed;
 use crate::segment::writer::marker;
 use crate::segment::{Active, Segments, Starts, Tail};
 use crate::state::State;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageFile};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, Signal, Tally};
 use crate::watermark::{Ack, PoisonLatch, Watermarks};
 use answers::Callbacks;
+use blocks::CommitSizes;
 use policy::SyncPolicy;
 use queue::{Core, Media, TopicRuntime};
 use replicas::{Replicas, Standing, Unseen};
@@ -154,6 +156,9 @@ pub(crate) struct Commits {
     pub(crate) undeleted: Mutex<Option<(Position, u64)>>,
     /// Beyond this position, the next segment is to be prepared.
     spare_due: AtomicU64,
+    sizes: CommitSizes,
+    /// Files that opening has removed, still open: the system takes its time to free their blocks.
+    removed: Mutex<Vec<Arc<dyn StorageFile>>>,
     callbacks: Mutex<Callbacks>,
     /// Held while files are made and deleted in the background, and while frames are given up.
     pub(crate) keeping: Mutex<()>,
@@ -182,13 +187,16 @@ pub(crate) struct Resume {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) draws: Draws,
     pub(crate) config: Config,
+    /// Files without a name, which are to be closed.
+    pub(crate) removed: Vec<Arc<dyn StorageFile>>,
     /// With what was promised, and a position below which all was visible once.
     pub(crate) replicas: Option<(Replicas, Epoch, Position)>,
 }
 
 impl Commits {
     pub(crate) fn new(resume: Resume) -> Self {
-        let Resume { mut core, tail, segments, storage, clock, draws, config, replicas } = resume;
+        let Resume { mut core, tail, segments, storage, .. } = resume;
+        let Resume { clock, draws, config, removed, replicas, .. } = resume;
         core.one_by_one = config.policy == SyncPolicy::EachAppend;
         core.is_replicated = replicas.is_some();
         let (mut standing, mut replicated) = (Standing::Alone, None);
@@ -232,6 +240,8 @@ impl Commits {
             unindexed: Mutex::default(),
             undeleted: Mutex::default(),
             spare_due: AtomicU64::new(0),
+            sizes: CommitSizes::default(),
+            removed: Mutex::new(removed),
             callbacks: Mutex::default(),
         };
         commits.expect_spare();

@@ -175,6 +175,7 @@ impl Commits {
         let sealed = self.segments.roll(Active { segment, starts, index });
         self.unindexed.lock().extend(sealed);
         writer.marked = true;
+        self.sizes.restart();
         drop(writer);
         self.expect_spare();
         let mut core = self.core.lock();
@@ -270,16 +271,24 @@ impl Commits {
             break core.spare.take();
         };
         let preparing = Preparing(self);
+        self.close_removed();
+        let blocks = self.sizes.next_blocks(self.config.policy);
         let prepared = (|| {
             if let Some(outgrown) = outgrown {
                 let removed = self.storage.remove(&outgrown.file_name);
                 removed.map_err(|e| Error::io("remove", &outgrown.file_name, e))?;
             }
-            writer::prepare(&*self.storage, &name::spare(), bytes)
+            writer::prepare(&*self.storage, &name::spare(), bytes, blocks)
         })();
         let result = prepared.map(|spare| self.core.lock().spare = Some(spare));
         drop(preparing);
         result
+    }
+
+    /// Closes the files that opening has removed, so that their room is there. Whoever needs room
+    /// meanwhile waits for that.
+    pub(crate) fn close_removed(&self) {
+        self.removed.lock().clear();
     }
 
     /// Keeps everybody from queueing anything until the guard is dropped, once the queue is empty

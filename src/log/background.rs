@@ -77,6 +77,7 @@ fn run_commits(shared: &Shared) {
 
 fn run_files(shared: &Shared) {
     let commits = &shared.commits;
+    commits.close_removed();
     loop {
         let observed = commits.files.observe();
         if shared.stopping.load(Ordering::Acquire) {
@@ -191,6 +192,7 @@ fn wake_timers(shared: &Shared, now: Duration) -> bool {
 pub(super) fn keep_files(shared: &Shared) -> Result<()> {
     let commits = &shared.commits;
     let _keeping = commits.keeping.lock();
+    commits.close_removed();
     shared.check_open()?;
     shared.keep_visible()?;
     commits.write_sidecars();
@@ -244,6 +246,34 @@ mod tests {
         let sleep = commit_once(shared, Commits::drain);
         assert_eq!(shared.commits.work.observe(), before, "nobody else has anything to do");
         assert!(sleep.is_some_and(|sleep| !sleep.is_zero()), "it comes back: {sleep:?}");
+    }
+
+    /// How many calls a round makes in which it prepares the next segment, for payloads of a size.
+    fn calls_to_prepare(policy: SyncPolicy, payload_bytes: usize) -> u64 {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new());
+        let options = Options::new().sync(policy).segment_bytes(1 << 20);
+        let options = options.simulated(Arc::new(clock), 1);
+        let log = options.open_on(disk.storage()).expect("opens");
+        let topic = log.topic("t").expect("a topic");
+        let shared = &log.handle.shared;
+        while !shared.commits.wants_spare() {
+            topic.append(vec![7; payload_bytes]).expect("appends");
+        }
+        let before = disk.calls();
+        keep_files(shared).expect("prepares");
+        assert!(shared.commits.core.lock().spare.is_some(), "there is a spare");
+        disk.calls() - before
+    }
+
+    #[test]
+    fn the_next_segment_is_filled_with_zeros_only_ahead_of_small_commits() {
+        let (default, never) = (SyncPolicy::default(), SyncPolicy::Never);
+        let filled = calls_to_prepare(default, 1000);
+        assert_eq!(calls_to_prepare(never, 1000), filled);
+        assert_eq!(calls_to_prepare(default, 100_000), filled);
+        let reserved = calls_to_prepare(default, 700_000);
+        assert!(reserved < filled, "{reserved}, not {filled}");
+        assert_eq!(calls_to_prepare(never, 100_000), reserved);
     }
 
     #[test]

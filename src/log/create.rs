@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::name;
 use crate::offset::Position;
 use crate::segment::index::SegmentIndex;
-use crate::segment::writer::{self, Start};
+use crate::segment::writer::{self, Blocks, Start};
 use crate::segment::{Active, Starts, Tail};
 use crate::state::State;
 use crate::storage::Storage;
@@ -39,7 +39,7 @@ pub(super) fn create(
     }
     let base = Position(0);
     let bytes = config.segment_bytes.min(FIRST_SEGMENT_BYTES);
-    let spare = writer::prepare(storage, &name::unfinished(base), bytes)?;
+    let spare = writer::prepare(storage, &name::unfinished(base), bytes, Blocks::Filled)?;
     let start = Start {
         // By it, segments of another log are told apart.
         log_id: log_id.unwrap_or_else(|| u128::from(draws.draw()) | u128::from(draws.draw()) << 64),

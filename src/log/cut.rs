@@ -18,11 +18,12 @@ use crate::promise::{INTENT_AT, Intent, PromiseFile};
 use crate::segment::chunk::usize_of;
 use crate::segment::scan::{Scan, scan};
 use crate::segment::sealed::open_segment;
-use crate::segment::writer::{self, Start, marker};
+use crate::segment::writer::{self, Blocks, Start, marker};
 use crate::segment::{Segment, Tail};
 use crate::storage::{Storage, read_full};
 
-use super::open::{Listing, list, salt_anew};
+use super::open::{Listing, list};
+use super::rewrite::salt_anew;
 
 /// Where files are made and what they are made like.
 pub(super) struct Bench<'a> {
@@ -178,9 +179,10 @@ impl Bench<'_> {
         let unfinished = name::unfinished(base);
         // An earlier attempt may have left it.
         remove_name(self.storage, &unfinished)?;
-        match writer::prepare(self.storage, &unfinished, bytes) {
+        let prepare = |bytes| writer::prepare(self.storage, &unfinished, bytes, Blocks::Filled);
+        match prepare(bytes) {
             // Without room for more, there may still be room for what is there.
-            Err(Error::Full { .. }) => writer::prepare(self.storage, &unfinished, needed),
+            Err(Error::Full { .. }) => prepare(needed),
             prepared => prepared,
         }
     }

@@ -9,7 +9,9 @@ pub(crate) mod open;
 mod replay;
 pub(crate) mod replica;
 mod report;
+mod rewrite;
 pub(crate) mod salvage;
+mod snapshot;
 
 use std::fmt;
 use std::path::Path;

@@ -7,25 +7,24 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::commit::queue::Core;
 use crate::commit::replicas::Replicas;
-use crate::commit::{Commits, Config, FIRST_SEGMENT_BYTES, Resume};
+use crate::commit::{Commits, Config, Resume};
 use crate::draws::Draws;
 use crate::error::{Error, Result};
-use crate::format::frame::{HEADER_BYTES, Header, Kind};
-use crate::format::header::{SALT_AT, frames_at};
+use crate::format::frame::Kind;
+use crate::format::header::SALT_AT;
 use crate::format::name::{self, FileKind};
 use crate::mutant::{self, Mutant};
 use crate::offset::{Epoch, Position};
 use crate::options::Options;
 use crate::promise::PromiseFile;
-use crate::segment::chunk::usize_of;
 use crate::segment::recovery::{Verdict, classify_tail};
 use crate::segment::scan::{Scan, Stop, scan};
 use crate::segment::sealed::open_segment;
-use crate::segment::writer::{self, Start, marker};
+use crate::segment::writer::{self, marker};
 use crate::segment::{Active, ReadOptions, Segment, Segments, Tail};
 use crate::shared::{Limits, Shared};
 use crate::state::State;
-use crate::storage::{LockError, LockGuard, Storage, read_full};
+use crate::storage::{LockError, LockGuard, Storage, StorageFile};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, RwLock, thread};
 
@@ -35,6 +34,8 @@ use super::older::{check_older, read_head, seal_previous};
 use super::replay::Replay;
 use super::replica::Attached;
 use super::report::{Ending, OpenReport};
+use super::rewrite::{Part, rewrite};
+use super::snapshot::Snapshots;
 
 /// What the directory holds.
 #[derive(Debug, Default)]
@@ -78,19 +79,27 @@ pub(super) fn open(
         listing = list(&*storage)?;
     }
     let removed_files = std::mem::take(&mut listing.temporary);
-    for leftover in &removed_files {
-        storage.remove(leftover).map_err(|e| Error::io("remove", leftover, e))?;
-    }
+    let mut removed = remove_leftovers(&*storage, &removed_files)?;
     if promises.is_none() && options.replicator.is_some() && mutant::on(Mutant::PromiseBeforeLog) {
         promises = Some(PromiseFile::create(&*storage)?);
     }
-    let recovered = if listing.bases.is_empty() {
-        let log_id = options.replicator.as_ref().and_then(|replicator| replicator.log_id());
-        create(&*storage, &listing, (&config, log_id), (&*clock, &draws))?
-    } else {
-        recover(&*storage, &listing, &config, (&*clock, &draws))?
+    let recover_or_create = || {
+        if listing.bases.is_empty() {
+            let log_id = options.replicator.as_ref().and_then(|replicator| replicator.log_id());
+            return create(&*storage, &listing, (&config, log_id), (&*clock, &draws));
+        }
+        recover(&*storage, &listing, &config, (&*clock, &draws))
+    };
+    let recovered = match recover_or_create() {
+        // Nothing was changed. The room of what was removed is there once it is closed.
+        Err(Error::Full { .. }) if !removed.is_empty() => {
+            removed.clear();
+            recover_or_create()?
+        }
+        begun => begun?,
     };
     if promises.is_none() && options.replicator.is_some() {
+        removed.clear();
         promises = Some(PromiseFile::create(&*storage)?);
     }
     seal_previous(&*storage, &recovered.bases, &recovered.active.segment.head, options.media)?;
@@ -98,8 +107,24 @@ pub(super) fn open(
     report.removed_files = removed_files;
     report.foreign_files = listing.foreign;
     report.segments = recovered.bases.len();
-    let shared = assemble(recovered, options, (storage, promises), (clock, draws), guard)?;
+    let files = (storage, promises, removed);
+    let shared = assemble(recovered, options, files, (clock, draws), guard)?;
     Ok((shared, report))
+}
+
+/// A file without a name any more, that is still open.
+type Removed = Arc<dyn StorageFile>;
+
+/// Removes what unfinished steps have left. The files stay open: to free the blocks of a large one
+/// takes the system longer than all else here, and nobody need wait for that.
+fn remove_leftovers(storage: &dyn Storage, names: &[String]) -> Result<Vec<Removed>> {
+    let mut removed = Vec::new();
+    for name in names {
+        // What cannot be opened can be removed all the same.
+        removed.extend(storage.open(name).ok());
+        storage.remove(name).map_err(|e| Error::io("remove", name, e))?;
+    }
+    Ok(removed)
 }
 
 /// A replica that went on alone would write another history in an epoch that is somebody's.
@@ -177,7 +202,11 @@ pub(super) fn recover(
     check_size(&segment)?;
     check_older(storage, older, &segment.head)?;
     let mut replay = Replay::of(&segment, &checkpoint)?;
-    let scanned = scan(&segment, None, |visited| replay.take(&segment, &visited))?;
+    let mut snapshots = Snapshots::of(&segment.head);
+    let scanned = scan(&segment, None, |visited| {
+        snapshots.look(&visited, &replay);
+        replay.take(&segment, &visited)
+    })?;
     let mut report = report(Ending::Unclean);
     report.replayed_bytes = scanned.end.0 - segment.base().0;
     match classify_tail(&scanned) {
@@ -215,8 +244,9 @@ pub(super) fn recover(
         Verdict::Unproven { durable, end } => {
             report.rewritten_bytes = end.0 - durable.0;
             report.dropped_torn_tail = scanned.rest_is_dirty;
-            let part = Part { segment, checkpoint, durable, scanned };
-            let (segment, state) = rewrite(storage, &part, config, (clock, draws))?;
+            let snapshot = snapshots.last();
+            let mut part = Part { segment, checkpoint, durable, scanned, snapshot };
+            let (segment, state) = rewrite(storage, &mut part, config, (clock, draws))?;
             let bases = older.iter().copied();
             let kept = (segment.base() > part.segment.base()).then_some(part.segment.base());
             let bases = bases.chain(kept).chain([segment.base()]).collect();
@@ -260,113 +290,10 @@ fn go_on(
     }
 }
 
-/// A segment whose end nobody can vouch for.
-struct Part {
-    segment: Segment,
-    checkpoint: Vec<u8>,
-    /// All below is on the disk for certain.
-    durable: Position,
-    scanned: Scan,
-}
-
-/// Reads a segment up to a position at which a frame or a gap begins.
-fn prove(part: &Part, until: Position) -> Result<(Scan, State)> {
-    let old = &part.segment;
-    let mut replay = Replay::of(old, &part.checkpoint)?;
-    let proven = scan(old, Some(until), |visited| replay.take(old, &visited))?;
-    if proven.end != until {
-        let (at, expected) = (old.file_at(proven.end), format!("a frame that ends at {until}"));
-        return Err(Error::corrupt(&old.name, at, expected, format!("one to {}", proven.end)));
-    }
-    Ok((proven, replay.state))
-}
-
-/// Makes the frames and gaps of a segment from `base` on those of a file with another salt.
-pub(super) fn salt_anew(old: &Segment, frames: &mut [u8], base: Position, salt: u32) -> Result<()> {
-    let mut at = 0;
-    while let Some(rest) = frames.get_mut(at..).filter(|rest| !rest.is_empty()) {
-        let (header, _) = Header::decode(rest, old.head.salt).map_err(|bad| {
-            let byte = old.file_at(base) + at as u64;
-            Error::corrupt(&old.name, byte, "the header just read", format!("{bad:?}"))
-        })?;
-        Header::salt_anew(rest, old.head.salt, salt);
-        at = match header.kind {
-            Kind::Gap => usize_of(header.durable.0 - base.0),
-            _ => at + usize_of(header.frame_bytes()),
-        };
-    }
-    Ok(())
-}
-
-/// Moves what is not proven to be durable to a new segment, and syncs it there: what was read
-/// may have come from cached pages that the disk never got.
-fn rewrite(
-    storage: &dyn Storage,
-    part: &Part,
-    config: &Config,
-    (clock, draws): (&dyn Clock, &Draws),
-) -> Result<(Segment, State)> {
-    let old = &part.segment;
-    let (mut proven, mut state) = prove(part, part.durable)?;
-    // A gap must stay in front of what follows it: of each topic, messages may be missing there.
-    let base = proven.gap.unwrap_or(part.durable);
-    if base < part.durable {
-        (proven, state) = prove(part, base)?;
-    }
-    let bytes = usize_of(part.scanned.end.0 - base.0);
-    let mut tail = vec![0; bytes];
-    let read = read_full(&*old.file, &mut tail, old.file_at(base))
-        .map_err(|e| Error::io("read", &old.name, e))?;
-    if read < bytes {
-        let at = old.file_at(base) + read as u64;
-        return Err(Error::corrupt(&old.name, at, "the frames just read", "the end of the file"));
-    }
-    // Once the new file is synced all of it is durable, and says so: a crash before the next
-    // write finds nothing to prove again.
-    let end = part.scanned.end;
-    let idle = marker(Kind::Idle, end, &part.scanned.tail, end);
-    let mut checkpoint = Vec::new();
-    let entries = state.encode(&mut checkpoint);
-    let moves_whole_segment = base == old.base();
-    let start = Start {
-        log_id: old.head.log_id,
-        base,
-        previous_base: if moves_whole_segment { old.head.previous_base } else { Some(old.base()) },
-        sequence: proven.tail.sequence,
-        epoch: proven.tail.epoch,
-        chain: proven.tail.chain,
-        created_ms: if moves_whole_segment { old.head.created_ms } else { clock.wall_ms() },
-        salt: if mutant::on(Mutant::SaltKept) { old.head.salt } else { draws.salt() },
-    };
-    salt_anew(old, &mut tail, base, start.salt)?;
-    let needed = writer::file_bytes_for(frames_at(checkpoint.len()), bytes as u64);
-    let room = config.segment_bytes.min(FIRST_SEGMENT_BYTES);
-    let temporary = name::unfinished(base);
-    let spare = match writer::prepare(storage, &temporary, needed + room) {
-        // Without room for more, there may still be room for what is there.
-        Err(Error::Full { .. }) => writer::prepare(storage, &temporary, needed)?,
-        prepared => prepared?,
-    };
-    if mutant::on(Mutant::CutBeforeCopy) && !moves_whole_segment {
-        old.file.set_size(old.file_at(base)).map_err(|e| Error::io("cut", &old.name, e))?;
-    }
-    let segment = writer::activate(storage, spare, &start, &(checkpoint, entries), &tail, &idle)?;
-    if !moves_whole_segment {
-        // The new segment is in place: what lies behind its base in the old one is a copy.
-        if config.media.may_mark(old, base) {
-            let sealed = marker(Kind::Sealed, base, &proven.tail, base);
-            writer::mark(old, &sealed)?;
-        }
-        let size = old.file_at(base) + HEADER_BYTES as u64;
-        old.file.set_size(size).map_err(|e| Error::io("cut", &old.name, e))?;
-    }
-    Ok((segment, state))
-}
-
 fn assemble(
     recovered: Recovered,
     options: Options,
-    (storage, promises): (Arc<dyn Storage>, Option<PromiseFile>),
+    (storage, promises, removed): (Arc<dyn Storage>, Option<PromiseFile>, Vec<Removed>),
     (clock, draws): (Arc<dyn Clock>, Draws),
     guard: Box<dyn LockGuard>,
 ) -> Result<Shared> {
@@ -393,7 +320,7 @@ fn assemble(
     }
     let config = config_of(&options);
     let replicas = replicas(&options, promises.as_ref());
-    let resume = Resume { core, tail, segments, storage, clock, draws, config, replicas };
+    let resume = Resume { core, tail, segments, storage, clock, draws, config, removed, replicas };
     let commits = Commits::new(resume);
     if !options.media.may_mark(&commits.segments.active().segment, end) {
         // The end shares a sector with records that are safe; the next write must not touch it.

@@ -1,7 +1,5 @@
 //! Reading a segment back into state and index, whether to open a log or to salvage one.
 
-use std::collections::HashMap;
-
 use crate::error::{Error, Result};
 use crate::format::entry::{Entries, Entry};
 use crate::format::frame::Header;
@@ -18,7 +16,6 @@ use crate::state::State;
 pub(super) struct Replay {
     pub(super) state: State,
     pub(super) starts: Starts,
-    latest_ms: HashMap<TopicId, u64>,
     pub(super) index: SegmentIndex,
     after_gap: bool,
 }
@@ -41,41 +38,69 @@ impl Replay {
         Self { state, starts, ..Self::default() }
     }
 
+    /// Whether something may be missing of what came before.
+    pub(super) fn is_after_gap(&self) -> bool {
+        self.after_gap
+    }
+
     /// Takes in what a scan comes by.
     pub(super) fn take(&mut self, segment: &Segment, visited: &Visited<'_>) -> Result<()> {
         match visited {
             Visited::Gap => {
-                self.after_gap = true;
+                self.take_gap();
                 Ok(())
             }
             Visited::Frame(header, body) => self.take_frame(segment, header, body),
         }
     }
 
+    pub(super) fn take_gap(&mut self) {
+        self.after_gap = true;
+    }
+
     fn take_frame(&mut self, segment: &Segment, header: &Header, body: &[u8]) -> Result<()> {
-        for entry in Entries::new(body, header.entries) {
-            let entry = entry.map_err(|bad| bad_entry(&segment.name, header.position, &bad))?;
+        // The last topic with a message, and its next offset: most frames have a run of one topic,
+        // of which only the first message needs a point.
+        let mut run: Option<(TopicId, u64)> = None;
+        for decoded in Entries::new(body, header.entries) {
+            // By reference: an entry is large, and there are many.
+            let entry = match &decoded {
+                Ok(entry) => entry,
+                Err(bad) => return Err(bad_entry(&segment.name, header.position, bad)),
+            };
+            let latest_ms = match entry {
+                Entry::Message(message) => {
+                    self.state.topic(message.topic).map_or(0, |topic| topic.latest_ms)
+                }
+                _ => 0,
+            };
             let applied = if self.after_gap {
-                self.state.apply_after_gap(&entry)
+                self.state.apply_after_gap(entry)
             } else {
-                self.state.apply(&entry)
+                self.state.apply(entry)
             };
             applied.map_err(|bad| {
                 let at = segment.file_at(header.position);
                 Error::corrupt(&segment.name, at, bad.expected, bad.found)
             })?;
-            if let Entry::Message(message) = entry {
-                let starts = &self.starts;
-                let latest = self
-                    .latest_ms
-                    .entry(message.topic)
-                    .or_insert_with(|| starts.latest_ms(message.topic));
-                let (offset, latest_ms) = (message.offset, *latest);
-                self.index.add(message.topic, Point { offset, at: header.position, latest_ms });
-                *latest = message.timestamp_ms.max(*latest);
+            let Entry::Message(message) = entry else { continue };
+            match &mut run {
+                Some((topic, next)) if *topic == message.topic => *next = message.offset + 1,
+                _ => {
+                    let (offset, at) = (message.offset, header.position);
+                    self.index.add(message.topic, Point { offset, at, latest_ms });
+                    self.end_run(run.replace((message.topic, offset + 1)));
+                }
             }
         }
+        self.end_run(run);
         Ok(())
+    }
+
+    fn end_run(&mut self, run: Option<(TopicId, u64)>) {
+        if let Some((topic, next)) = run {
+            self.index.extend_to(topic, next);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::frame::{Bad, HEADER_BYTES, Header, Kind};
+use crate::format::header::SegmentHead;
 use crate::format::{ALIGNMENT, frame};
 use crate::mutant::{self, Mutant};
 use crate::offset::Position;
@@ -13,7 +14,7 @@ use super::writer::marker;
 use super::{ECHOES, Segment, Tail};
 
 /// How much is read at a time.
-const WINDOW_BYTES: usize = 1024 * 1024;
+const WINDOW_BYTES: usize = 256 * 1024;
 
 /// Why the frames end where they do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,29 +50,65 @@ pub(crate) struct Scan {
     pub(crate) other_salt: Option<u32>,
 }
 
-/// A sliding view of a file.
+/// A place between two frames, and what the frame there continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) at: Position,
+    pub(crate) tail: Tail,
+}
+
+impl Place {
+    /// Where the first frame of a segment begins.
+    pub(crate) fn start(head: &SegmentHead) -> Self {
+        let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
+        Self { at: head.base, tail }
+    }
+}
+
+/// A sliding view of a file, which reads nothing twice.
 struct Window<'a> {
     segment: &'a Segment,
-    bytes: Vec<u8>,
+    /// Never shrinks, so that it is filled with zeros once; the view is the first `len` of them.
+    buffer: Vec<u8>,
+    len: usize,
     at: u64,
 }
 
-impl Window<'_> {
+impl<'a> Window<'a> {
+    fn new(segment: &'a Segment) -> Self {
+        Self { segment, buffer: Vec::new(), len: 0, at: 0 }
+    }
+
     /// Up to `len` bytes at `at`; fewer at the end of the file.
     fn get(&mut self, at: u64, len: usize) -> Result<&[u8]> {
-        let inside = at >= self.at && at + len as u64 <= self.at + self.bytes.len() as u64;
+        let inside = at >= self.at && at + len as u64 <= self.at + self.len as u64;
         if !inside {
-            // `len` comes from a checked header or is small; the file's size bounds it anyway.
-            let left = usize_of(self.segment.file_bytes.saturating_sub(at));
-            self.bytes.resize(len.max(WINDOW_BYTES).min(left), 0);
-            let read = read_full(&*self.segment.file, &mut self.bytes, at)
-                .map_err(|e| Error::io("read", &self.segment.name, e))?;
-            self.bytes.truncate(read);
-            self.at = at;
+            self.slide(at, len)?;
         }
         let from = usize_of(at - self.at);
-        let until = self.bytes.len().min(from + len);
-        Ok(&self.bytes[from..until])
+        let until = self.len.min(from + len);
+        Ok(&self.buffer[from..until])
+    }
+
+    /// Moves the view to `at`, and makes it at least `len` bytes long.
+    fn slide(&mut self, at: u64, len: usize) -> Result<()> {
+        // `len` comes from a checked header or is small; the file's size bounds it anyway.
+        let left = usize_of(self.segment.file_bytes.saturating_sub(at));
+        let wanted = len.max(WINDOW_BYTES).min(left);
+        let mut kept = 0;
+        if (self.at..self.at + self.len as u64).contains(&at) {
+            let from = usize_of(at - self.at);
+            self.buffer.copy_within(from..self.len, 0);
+            kept = (self.len - from).min(wanted);
+        }
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+        let missing = &mut self.buffer[kept..wanted];
+        let read = read_full(&*self.segment.file, missing, at + kept as u64)
+            .map_err(|e| Error::io("read", &self.segment.name, e))?;
+        (self.at, self.len) = (at, kept + read);
+        Ok(())
     }
 }
 
@@ -90,12 +127,22 @@ pub(crate) fn scan(
     until: Option<Position>,
     visit: impl FnMut(Visited<'_>) -> Result<()>,
 ) -> Result<Scan> {
-    let (mut scan, seen) = scan_salted(segment, until, visit)?;
+    let (mut scan, seen) = scan_salted(segment, Place::start(&segment.head), until, visit)?;
     let looked_everywhere = until.is_none_or(|until| scan.end < until);
     if seen == Seen::default() && looked_everywhere {
         scan.other_salt = other_salt(segment)?;
     }
     Ok(scan)
+}
+
+/// The same from a place that an earlier scan has come by, up to `until`.
+pub(crate) fn scan_from(
+    segment: &Segment,
+    from: Place,
+    until: Position,
+    visit: impl FnMut(Visited<'_>) -> Result<()>,
+) -> Result<Scan> {
+    Ok(scan_salted(segment, from, Some(until), visit)?.0)
 }
 
 /// How many headers were seen where they belong.
@@ -118,13 +165,14 @@ impl Seen {
 /// The same, with no eye for other salts than that of the head.
 fn scan_salted(
     segment: &Segment,
+    from: Place,
     until: Option<Position>,
     mut visit: impl FnMut(Visited<'_>) -> Result<()>,
 ) -> Result<(Scan, Seen)> {
     let head = &segment.head;
-    let mut window = Window { segment, bytes: Vec::new(), at: 0 };
-    let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
-    let (end, stop, rest_is_dirty) = (head.base, Stop::FileEnd, false);
+    let mut window = Window::new(segment);
+    let Place { at: end, tail } = from;
+    let (stop, rest_is_dirty) = (Stop::FileEnd, false);
     let (durable, gap, other_salt) = (head.base, None, None);
     let mut scan = Scan { end, tail, stop, durable, rest_is_dirty, gap, other_salt };
     let (mut after_gap, mut seen) = (false, Seen::default());
@@ -314,7 +362,8 @@ fn other_salt(segment: &Segment) -> Result<Option<u32>> {
     salts.sort_unstable();
     salts.dedup();
     for salt in salts {
-        let (_, seen) = scan_salted(&segment.salted(salt), None, |_| Ok(()))?;
+        let salted = segment.salted(salt);
+        let (_, seen) = scan_salted(&salted, Place::start(&salted.head), None, |_| Ok(()))?;
         let echoed = seen.frames > 0 && seen.markers >= ECHOES;
         if seen.frames > 1 || echoed {
             return Ok(Some(salt));

@@ -188,3 +188,28 @@ fn a_gap_that_leads_out_of_the_file_or_backwards_is_not_followed() {
     put(&segment, Position(1000), &marker(Kind::Gap, Position(1000), &tail, Position(1000)));
     assert_eq!(scanned(&segment).stop, Stop::Marker(Kind::Gap));
 }
+
+#[test]
+fn a_scan_can_go_on_where_an_earlier_one_has_come_by() {
+    let segment = segment(4096);
+    let identity = put(&segment, Position(1000), &first());
+    let second = Header {
+        sequence: 6,
+        position: Position(1080),
+        previous: identity,
+        durable: Position(1080),
+        ..first()
+    };
+    put(&segment, Position(1080), &second);
+    let whole = scanned(&segment);
+    let tail = Tail { sequence: 6, chain: identity, epoch: 2 };
+    let mut visited = Vec::new();
+    let from = Place { at: Position(1080), tail };
+    let rest = scan_from(&segment, from, whole.end, |seen| {
+        let Visited::Frame(header, _) = seen else { panic!("there is no gap") };
+        visited.push(header.position);
+        Ok(())
+    });
+    let rest = rest.expect("reads");
+    assert_eq!((rest.end, rest.tail, visited), (whole.end, whole.tail, vec![Position(1080)]));
+}

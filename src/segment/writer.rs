@@ -17,7 +17,17 @@ use super::{ECHOES, Segment, Tail};
 
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
-/// A zero-filled, durable file without a place in the log yet.
+/// What the blocks of a new file are like before anything is written to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    /// Written, full of zeros: syncing what is written to them later changes nothing else.
+    Filled,
+    /// Reserved: they read as zeros and need no more room, but the system notes of each that it
+    /// was written to, which the sync then waits for.
+    Reserved,
+}
+
+/// A durable file full of zeros, without a place in the log yet.
 #[derive(Debug)]
 pub(crate) struct Spare {
     pub(crate) file: Arc<dyn StorageFile>,
@@ -74,9 +84,14 @@ impl Start {
     }
 }
 
-/// Makes a file of `bytes` zeros that are on the disk, so that later writes to it change no
-/// metadata and need no room. A full disk shows here: [`Error::Full`], with nothing left behind.
-pub(crate) fn prepare(storage: &dyn Storage, file_name: &str, bytes: u64) -> Result<Spare> {
+/// Makes a durable file that reads as `bytes` zeros, so that later writes to it need no room. A
+/// full disk shows here: [`Error::Full`], with nothing left behind.
+pub(crate) fn prepare(
+    storage: &dyn Storage,
+    file_name: &str,
+    bytes: u64,
+    blocks: Blocks,
+) -> Result<Spare> {
     let made = (|| {
         let file = match storage.create(file_name) {
             // An earlier attempt failed, and to remove its file failed as well.
@@ -88,13 +103,10 @@ pub(crate) fn prepare(storage: &dyn Storage, file_name: &str, bytes: u64) -> Res
         };
         // Ask for all of the room at once: a full disk then answers before anything is written.
         if !mutant::on(Mutant::SizeNotSynced) {
-            file.allocate(bytes)?;
-        }
-        let mut at = if mutant::on(Mutant::SizeNotSynced) { bytes } else { 0 };
-        while at < bytes {
-            let chunk = ZEROS.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
-            write_full(&*file, &ZEROS[..chunk], at)?;
-            at += chunk as u64;
+            let is_reserved = file.allocate(bytes)?;
+            if blocks == Blocks::Filled || !is_reserved {
+                fill_with_zeros(&*file, bytes)?;
+            }
         }
         file.sync()?;
         Ok(file)
@@ -103,6 +115,16 @@ pub(crate) fn prepare(storage: &dyn Storage, file_name: &str, bytes: u64) -> Res
         Ok(file) => Ok(Spare { file, file_name: file_name.to_owned(), bytes }),
         Err(error) => Err(failed_to_prepare(storage, file_name, bytes, error)),
     }
+}
+
+fn fill_with_zeros(file: &dyn StorageFile, bytes: u64) -> io::Result<()> {
+    let mut at = 0;
+    while at < bytes {
+        let chunk = ZEROS.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
+        write_full(file, &ZEROS[..chunk], at)?;
+        at += chunk as u64;
+    }
+    Ok(())
 }
 
 fn failed_to_prepare(
@@ -244,15 +266,38 @@ mod tests {
     use super::*;
     use crate::storage::sim::{Call, Fault, SimDisk};
 
+    /// How many calls it takes to prepare a file for which a write of zeros is enough.
+    fn calls_to_prepare(blocks: Blocks, reserves: bool) -> u64 {
+        let disk = SimDisk::new(1);
+        disk.set_reserves(reserves);
+        let before = disk.calls();
+        let spare = prepare(&*disk.storage(), "spare.tmp", 8192, blocks).expect("prepares");
+        let calls = disk.calls() - before;
+        assert_eq!(spare.file.size().expect("the file is open"), 8192);
+        calls
+    }
+
+    #[test]
+    fn zeros_are_written_unless_reserved_blocks_will_do_and_are_to_be_had() {
+        let reserved = calls_to_prepare(Blocks::Reserved, true);
+        for (blocks, reserves) in
+            [(Blocks::Filled, true), (Blocks::Filled, false), (Blocks::Reserved, false)]
+        {
+            let calls = calls_to_prepare(blocks, reserves);
+            assert_eq!(calls, reserved + 1, "{blocks:?} {reserves}");
+        }
+    }
+
     #[test]
     fn what_a_failed_preparation_left_behind_does_not_fail_the_next_one() {
         let disk = SimDisk::new(1);
         let storage = disk.storage();
         disk.fail_next(Call::Allocate, Fault::NoSpace);
         disk.fail_next(Call::Remove, Fault::NoSpace);
-        assert!(prepare(&*storage, "spare.tmp", 4096).is_err());
+        assert!(prepare(&*storage, "spare.tmp", 4096, Blocks::Filled).is_err());
         assert_eq!(disk.names(), ["spare.tmp"], "nobody could remove it");
-        let spare = prepare(&*storage, "spare.tmp", 8192).expect("the next one has a file");
+        let prepared = prepare(&*storage, "spare.tmp", 8192, Blocks::Filled);
+        let spare = prepared.expect("the next one has a file");
         assert_eq!(spare.file.size().expect("the file is open"), 8192);
     }
 }

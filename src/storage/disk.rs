@@ -157,9 +157,9 @@ impl StorageFile for DiskFile {
         self.file.write_at(bytes, at)
     }
 
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, bytes: u64) -> io::Result<bool> {
         if bytes == 0 {
-            return Ok(());
+            return Ok(true);
         }
         reserve(&self.file, bytes)
     }
@@ -200,20 +200,20 @@ pub(super) fn check_name(name: &str) -> io::Result<()> {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+fn reserve(file: &File, bytes: u64) -> io::Result<bool> {
     use rustix::fs::{FallocateFlags, fallocate};
     use rustix::io::{Errno, retry_on_intr};
 
     match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
         // EOPNOTSUPP is the file system's answer, ENOSYS an old kernel's.
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => extend(file, bytes),
-        other => Ok(other?),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => extend(file, bytes).map(|()| false),
+        other => Ok(other.map(|()| true)?),
     }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-    extend(file, bytes)
+fn reserve(file: &File, bytes: u64) -> io::Result<bool> {
+    extend(file, bytes).map(|()| false)
 }
 
 /// Makes the file at least `bytes` long; like `fallocate`, it never cuts.
@@ -268,8 +268,10 @@ fn read_holder(file: &File) -> Option<u32> {
 }
 
 fn write_holder(file: &File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.write_all_at(std::process::id().to_string().as_bytes(), 0)
+    let digits = std::process::id().to_string();
+    file.write_all_at(digits.as_bytes(), 0)?;
+    // Only now: a file that is cut to nothing gives its block back, and takes another one.
+    file.set_len(digits.len() as u64)
 }
 
 #[cfg(test)]

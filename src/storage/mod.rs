@@ -66,8 +66,9 @@ pub trait StorageFile: Send + Sync + fmt::Debug + 'static {
     /// interrupted; the log goes on then.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize>;
     /// Reserves blocks for the first `bytes` bytes and sets the file's size to them.
-    /// [`io::ErrorKind::StorageFull`] when they are not there.
-    fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// [`io::ErrorKind::StorageFull`] when they are not there. `false` where the file system cannot
+    /// reserve any: then the file has its size, and its blocks only once they are written.
+    fn allocate(&self, bytes: u64) -> io::Result<bool>;
     /// Cuts or extends the file.
     fn set_size(&self, bytes: u64) -> io::Result<()>;
     /// Makes all data written so far durable, and the size if it changed.

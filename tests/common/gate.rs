@@ -164,7 +164,7 @@ impl StorageFile for GatedFile {
         self.inner.write_at(bytes, at)
     }
 
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, bytes: u64) -> io::Result<bool> {
         self.inner.allocate(bytes)
     }
 

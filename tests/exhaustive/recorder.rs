@@ -188,7 +188,7 @@ impl StorageFile for RecordedFile {
         self.note(Does::Write);
         self.inner.write_at(bytes, at)
     }
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, bytes: u64) -> io::Result<bool> {
         self.note(Does::Change);
         self.inner.allocate(bytes)
     }

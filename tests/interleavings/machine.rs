@@ -266,7 +266,7 @@ impl StorageFile for MeetingFile {
         self.inner.write_at(bytes, at)
     }
 
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, bytes: u64) -> io::Result<bool> {
         meet_to_change(&self.holds, "allocate");
         self.inner.allocate(bytes)
     }

@@ -236,7 +236,7 @@ fn a_replica_can_be_made_whatever_call_fails() {
 #[test]
 fn a_truncation_and_a_reset_are_done_or_not_whatever_call_fails() {
     for (step, machine) in Step::all() {
-        sweep(&Work::Take(step), &machine, [150, 90, 80, 80, 30]);
+        sweep(&Work::Take(step), &machine, [140, 90, 60, 60, 30]);
     }
 }
 
@@ -246,7 +246,7 @@ fn an_opening_finishes_what_was_begun_whatever_call_fails() {
         let stopped = [step.begun(&machine), step.renamed(&machine)];
         let work = Work::Finish(step);
         for machine in stopped {
-            sweep(&work, &machine, [100, 50, 65, 65, 22]);
+            sweep(&work, &machine, [85, 45, 45, 45, 22]);
         }
     }
 }

@@ -73,7 +73,7 @@ impl StorageFile for LyingFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
         self.inner.write_at(bytes, at)
     }
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, bytes: u64) -> io::Result<bool> {
         self.inner.allocate(bytes)
     }
     fn set_size(&self, bytes: u64) -> io::Result<()> {

@@ -205,7 +205,7 @@ impl StorageFile for DoorFile {
         self.inner.write_at(bytes, at)
     }
 
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, bytes: u64) -> io::Result<bool> {
         self.life.check()?;
         self.inner.allocate(bytes)
     }

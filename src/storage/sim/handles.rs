@@ -167,10 +167,11 @@ impl StorageFile for SimFile {
         })
     }
 
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, bytes: u64) -> io::Result<bool> {
         self.call(Call::Allocate, [bytes, 0], |state, _| {
             let size = state.inode(self.inode).cached().size();
-            state.set_size(self.inode, bytes.max(size))
+            state.set_size(self.inode, bytes.max(size))?;
+            Ok(state.reserves)
         })
     }
 

@@ -132,6 +132,11 @@ impl SimDisk {
         self.state().capacity = bytes;
     }
 
+    /// Chooses whether blocks can be reserved before they are written, as most file systems can.
+    pub fn set_reserves(&self, reserves: bool) {
+        self.state().reserves = reserves;
+    }
+
     /// Chooses what torn writes do to the rest of their sectors.
     pub fn set_sector_mode(&self, mode: Sectors) {
         self.state().sectors = mode;

@@ -26,6 +26,8 @@ pub(super) struct State {
     pub(super) trace: Trace,
     pub(super) sectors: Sectors,
     pub(super) capacity: Option<u64>,
+    /// Whether blocks can be reserved before they are written.
+    pub(super) reserves: bool,
     pub(super) faults: BTreeMap<u64, Fault>,
     pub(super) next_faults: Vec<(Call, Fault)>,
     pub(super) dies_at: Option<u64>,
@@ -53,6 +55,7 @@ impl State {
             trace: Trace::default(),
             sectors: Sectors::default(),
             capacity: None,
+            reserves: true,
             faults: BTreeMap::new(),
             next_faults: Vec::new(),
             dies_at: None,

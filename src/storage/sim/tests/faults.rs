@@ -39,7 +39,7 @@ fn an_error_reaches_every_kind_of_call() {
         Box::new(|| file.size().map(drop)),
         Box::new(|| file.read_at(&mut [0], 0).map(drop)),
         Box::new(|| file.write_at(b"2", 0).map(drop)),
-        Box::new(|| file.allocate(10)),
+        Box::new(|| file.allocate(10).map(|_| ())),
         Box::new(|| file.set_size(0)),
         Box::new(|| file.sync()),
         Box::new(|| file.map().map(drop)),
