@@ -47,6 +47,8 @@ struct State {
     result: Option<Result<()>>,
     /// One of them shall take over leadership.
     lead_offered: bool,
+    /// Threads that sleep with a time limit which others share.
+    timekeepers: usize,
     wakers: Vec<Waker>,
     callbacks: Vec<Callback>,
 }
@@ -60,12 +62,28 @@ impl fmt::Debug for State {
     }
 }
 
+/// How many of those that share a time limit sleep with it. A timer for each would take a tenth of the
+/// rate of many threads; the first to come is likely to be made the leader, and keeps no time then.
+const TIMEKEEPERS: usize = 2;
+
+/// How long a thread waits for an outcome.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    Endless,
+    /// From now on.
+    Own(Duration),
+    /// The limit of all who wait and have none of their own. While others keep the time for this
+    /// thread, it sleeps without one, and is woken to look at the clock.
+    Shared(Duration),
+}
+
 /// Why a parked thread goes on.
 #[derive(Debug)]
 pub(crate) enum Parked {
     Done(Result<()>),
     /// The thread is the leader now and must commit or hand on.
     Lead,
+    /// Perhaps: it is time to look at the clock.
     TimedOut,
 }
 
@@ -162,7 +180,7 @@ impl Ticket {
             return None;
         }
         self.register(Ack::Synced);
-        match self.park(timeout, Ack::Synced) {
+        match self.park(timeout.map_or(Limit::Endless, Limit::Own), Ack::Synced) {
             Parked::Done(result) => Some(result),
             Parked::Lead => unreachable!("leadership is offered to those who wait for a write"),
             Parked::TimedOut => self.result(),
@@ -170,15 +188,15 @@ impl Ticket {
     }
 
     /// Waits, after [`register`](Self::register), until what was asked for is done, leadership is
-    /// offered or `timeout` has passed by the machine's clock.
-    pub(crate) fn park(&self, timeout: Option<Duration>, ack: Ack) -> Parked {
+    /// offered or the time limit has passed by the machine's clock.
+    pub(crate) fn park(&self, limit: Limit, ack: Ack) -> Parked {
         let mut state = self.state.lock();
         let mut timed_out = false;
         loop {
             // An offer is taken even by a thread that is done waiting: nobody else would.
             if state.lead_offered {
                 state.lead_offered = false;
-                self.leave(ack);
+                self.leave_others(&state, ack);
                 return Parked::Lead;
             }
             if let Some(result) = self.outcome(&state, ack) {
@@ -186,12 +204,28 @@ impl Ticket {
                 return Parked::Done(result);
             }
             if timed_out {
-                self.leave(ack);
+                self.leave_others(&state, ack);
                 return Parked::TimedOut;
             }
+            let keeps_time = matches!(limit, Limit::Shared(_)) && state.timekeepers < TIMEKEEPERS;
+            let timeout = match limit {
+                Limit::Own(time) => Some(time),
+                Limit::Shared(time) => keeps_time.then_some(time),
+                Limit::Endless => None,
+            };
+            state.timekeepers += usize::from(keeps_time);
             state = self.condvar.wait(state, timeout);
+            state.timekeepers -= usize::from(keeps_time);
             // A spurious wake-up ends a wait with a time limit early; callers wait again.
-            timed_out = timeout.is_some();
+            timed_out = !matches!(limit, Limit::Endless);
+        }
+    }
+
+    /// Leaves others behind who wait on. One of them must keep the time for the rest.
+    fn leave_others(&self, state: &State, ack: Ack) {
+        self.leave(ack);
+        if state.timekeepers == 0 && self.waiting.load(Ordering::Acquire) > 0 {
+            self.condvar.notify_one();
         }
     }
 

@@ -5,7 +5,7 @@ use crate::sync::thread;
 
 /// A thread that waits as a commit does: leads if it is asked to, and completes the ticket.
 fn follow(ticket: &Ticket) -> bool {
-    match ticket.park(None, Ack::Synced) {
+    match ticket.park(Limit::Endless, Ack::Synced) {
         Parked::Done(result) => {
             result.expect("the ticket is completed well");
             false
@@ -70,7 +70,7 @@ fn check_replicated(acks: &'static [Ack]) {
             let ticket = Arc::clone(&ticket);
             thread::spawn(move || {
                 ticket.register(*ack);
-                assert!(matches!(ticket.park(None, *ack), Parked::Done(Ok(()))));
+                assert!(matches!(ticket.park(Limit::Endless, *ack), Parked::Done(Ok(()))));
                 assert!(ticket.awaited(*ack).is_done());
             })
         })
@@ -92,4 +92,36 @@ fn who_waits_for_either_is_woken_whatever_order_is_drawn() {
     // All orders for one who waits for replicas take minutes; they were run once.
     shuttle::check_random(|| check_replicated(&[Ack::Replicated]), 20_000);
     shuttle::check_random(|| check_replicated(&[Ack::Replicated, Ack::Synced]), 20_000);
+}
+
+/// Threads that share a time limit, of which one may be made the leader, of a write that does not
+/// end.
+fn check_shared_limit(number: u64, leads: bool) {
+    let ticket = Arc::new(Ticket::default());
+    let returned = Arc::new(AtomicU64::new(0));
+    let waiting: Vec<_> = (0..number)
+        .map(|_| {
+            ticket.register(Ack::Synced);
+            let (ticket, returned) = (Arc::clone(&ticket), Arc::clone(&returned));
+            thread::spawn(move || {
+                let parked = ticket.park(Limit::Shared(Duration::from_secs(1)), Ack::Synced);
+                assert!(!matches!(parked, Parked::Done(_)), "nobody completes it");
+                returned.fetch_add(1, Ordering::Release);
+            })
+        })
+        .collect();
+    assert!(!leads || ticket.offer_lead(), "somebody waits");
+    while returned.load(Ordering::Acquire) < number {
+        crate::sync::let_time_pass();
+        thread::yield_now();
+    }
+    for waiter in waiting {
+        waiter.join().expect("it returns");
+    }
+}
+
+#[test]
+fn who_shares_a_time_limit_is_woken_by_it_whatever_order_is_drawn() {
+    shuttle::check_random(|| check_shared_limit(4, false), 5_000);
+    shuttle::check_random(|| check_shared_limit(4, true), 5_000);
 }

@@ -4,7 +4,7 @@ use super::*;
 
 /// A thread that waits as a commit does; it says whether it was asked to lead.
 fn wait(ticket: &Ticket) -> bool {
-    match ticket.park(None, Ack::Synced) {
+    match ticket.park(Limit::Endless, Ack::Synced) {
         Parked::Done(result) => {
             result.expect("the ticket is completed well");
             false
@@ -69,7 +69,7 @@ fn who_waits_for_replicas_learns_of_both_failures_and_of_the_last_success() {
         ticket.register(Ack::Replicated);
         let waiting = {
             let ticket = Arc::clone(&ticket);
-            std::thread::spawn(move || ticket.park(None, Ack::Replicated))
+            std::thread::spawn(move || ticket.park(Limit::Endless, Ack::Replicated))
         };
         let expected = here.clone().and(there.clone());
         assert!(ticket.complete(&here).is_empty() && ticket.complete_replicas(&there).is_empty());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
-use crate::pending::{Committer, Late, Parked, Ticket};
+use crate::pending::{Committer, Late, Limit, Parked, Ticket};
 use crate::sync::MutexGuard;
 use crate::watermark::Ack;
 
@@ -195,31 +195,40 @@ impl Commits {
             (Role::Follow, Some(timeout)) => Some(self.clock.monotonic().saturating_add(timeout)),
             _ => None,
         };
+        let shares = timeout == Some(self.config.sync_timeout);
+        let mut left = timeout;
         loop {
             if role == Role::Lead {
                 self.lead(ticket);
                 return Some(ticket.result().unwrap_or_else(|| self.latch.check()));
             }
-            let mut left = deadline.map(|end| end.saturating_sub(self.clock.monotonic()));
-            if ack == Ack::Replicated
-                && let Some(replicas) = &self.replicas
-            {
-                // It may be safe here and be given no more time there.
-                left = Some(left.map_or(replicas.timeout, |left| left.min(replicas.timeout)));
-            }
-            match ticket.park(left, ack) {
+            match ticket.park(self.limit(left, shares, ack), ack) {
                 Parked::Done(result) => return Some(result),
                 Parked::Lead => role = Role::Lead,
                 Parked::TimedOut => {
                     if let Some(result) = ticket.result() {
                         return Some(result);
                     }
-                    if deadline.is_some_and(|end| self.clock.monotonic() >= end) {
+                    left = deadline.map(|end| end.saturating_sub(self.clock.monotonic()));
+                    if left.is_some_and(|left| left.is_zero()) {
                         return None;
                     }
                     role = Self::choose_role(&mut self.core.lock(), ticket, ack);
                 }
             }
+        }
+    }
+
+    /// How long to wait for an outcome where so much time is left.
+    fn limit(&self, left: Option<Duration>, shares: bool, ack: Ack) -> Limit {
+        match (left, &self.replicas) {
+            // It may be safe here and be given no more time there.
+            (left, Some(replicas)) if ack == Ack::Replicated => {
+                Limit::Own(left.map_or(replicas.timeout, |left| left.min(replicas.timeout)))
+            }
+            (None, _) => Limit::Endless,
+            (Some(left), _) if shares => Limit::Shared(left),
+            (Some(left), _) => Limit::Own(left),
         }
     }
 }
