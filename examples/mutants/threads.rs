@@ -5,7 +5,7 @@
 //! still. How long the machine takes for a round does not matter, as long as something happens.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
@@ -42,9 +42,10 @@ type Steps = Arc<AtomicU64>;
 
 type Round = fn(&SimDisk, &Steps);
 
-const KINDS: [(&str, Round); 6] = [
+const KINDS: [(&str, Round); 7] = [
     ("everybody", everybody),
     ("callbacks", callbacks),
+    ("late callback", late_callback),
     ("task", task),
     ("turns", turns),
     ("failing disk", failing_disk),
@@ -173,6 +174,28 @@ fn callbacks(disk: &SimDisk, steps: &Steps) {
     log.close().expect("the log closes");
 }
 
+/// One who asks to be called back about what somebody else is just writing, when everybody else has
+/// gone to sleep.
+fn late_callback(disk: &SimDisk, steps: &Steps) {
+    let gate = Gate::default();
+    let (log, topic) = open_on(GatedStorage::on(disk, &gate), SyncPolicy::Never);
+    // The background is told of the first write, whatever it carries.
+    topic.append("the first").expect("an append succeeds");
+    gate.close_for_writes();
+    let pending = topic.submit("called back");
+    let appender = start_appender(&topic, steps, 1);
+    gate.await_arrival();
+    let (called, back) = channel();
+    pending.on_complete(move |result| called.send(result.is_ok()).expect("somebody waits"));
+    // If the background wrote it, or is awake still, it only makes the check weaker.
+    std::thread::sleep(UNTIL_IDLE);
+    gate.open();
+    assert_eq!(back.recv(), Ok(true));
+    step(steps);
+    finish(vec![appender]);
+    log.close().expect("the log closes");
+}
+
 /// A task that waits for each message, and an appender that waits for the task.
 fn task(disk: &SimDisk, steps: &Steps) {
     let (log, topic) = open(disk, SyncPolicy::default());
@@ -197,21 +220,25 @@ fn task(disk: &SimDisk, steps: &Steps) {
 /// One who appends and one who polls, in turns: each falls asleep when the other is about to do
 /// what it waits for.
 fn turns(disk: &SimDisk, steps: &Steps) {
-    const TURNS: usize = 500;
+    const TURNS: usize = 2000;
     let (log, topic) = open(disk, SyncPolicy::default());
     let group = topic.group("all").expect("a group is made");
-    let (taken, next) = channel();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&taken);
     let consumer = start(move || {
         for _ in 0..TURNS {
             for delivery in group.poll(1, FOR_EVER).expect("a poll succeeds") {
                 delivery.ack().expect("an ack succeeds");
             }
-            taken.send(()).expect("the appender waits");
+            counted.fetch_add(1, Ordering::SeqCst);
         }
     });
-    for _ in 0..TURNS {
+    for turn in 0..TURNS {
         topic.append("your turn").expect("an append succeeds");
-        next.recv().expect("the consumer goes on");
+        // Awake, to come when the consumer is about to sleep rather than long after.
+        while taken.load(Ordering::SeqCst) <= turn {
+            std::thread::yield_now();
+        }
         step(steps);
     }
     finish(vec![consumer]);

@@ -1,4 +1,4 @@
-//! A storage whose syncs wait until a test lets them go, or fail when it says so.
+//! A storage whose syncs, or writes, wait until a test lets them go, or fail when it says so.
 //!
 //! A gate makes tests about threads independent of speed: the test waits until a thread has
 //! arrived at it, arranges what it wants to happen meanwhile, and opens it.
@@ -20,8 +20,8 @@ struct State {
     syncs: u64,
     /// The next sync fails.
     fails: bool,
-    /// Renames wait at the gate rather than syncs.
-    holds_renames: bool,
+    /// Writes wait at the gate rather than syncs.
+    holds_writes: bool,
 }
 
 /// What decides when a sync goes on.
@@ -38,17 +38,17 @@ impl Gate {
         self.state().closed = true;
     }
 
-    /// Lets later renames wait; syncs go on.
-    pub(crate) fn close_for_renames(&self) {
+    /// Lets later writes wait; syncs go on.
+    pub(crate) fn close_for_writes(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.holds_renames = true;
+        state.holds_writes = true;
     }
 
     pub(crate) fn open(&self) {
         let mut state = self.state();
         state.closed = false;
-        state.holds_renames = false;
+        state.holds_writes = false;
         self.0.1.notify_all();
     }
 
@@ -67,15 +67,15 @@ impl Gate {
         self.state().syncs
     }
 
-    fn pass(&self, rename: bool) -> io::Result<()> {
+    fn pass(&self, is_write: bool) -> io::Result<()> {
         let mut state = self.state();
-        if state.closed && state.holds_renames == rename {
+        if state.closed && state.holds_writes == is_write {
             state.waiting += 1;
             self.0.1.notify_all();
             state = self.0.1.wait_while(state, |state| state.closed).expect("no holder panicked");
             state.waiting -= 1;
         }
-        if !rename {
+        if !is_write {
             state.syncs += 1;
             if std::mem::take(&mut state.fails) {
                 return Err(io::Error::other("the gate says so"));
@@ -120,7 +120,6 @@ impl Storage for GatedStorage {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.gate.pass(true)?;
         self.inner.rename(from, to)
     }
 
@@ -161,6 +160,7 @@ impl StorageFile for GatedFile {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        self.gate.pass(true)?;
         self.inner.write_at(bytes, at)
     }
 
