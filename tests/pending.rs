@@ -112,6 +112,37 @@ fn a_waiter_that_is_kept_too_long_learns_its_offset_and_may_yet_succeed() {
     assert_eq!(gated.payloads(), [&b"first"[..], b"second", b"third"]);
 }
 
+/// One after the other, so that no two limits end at the same time, and others come meanwhile; one
+/// of them, who syncs the log, waits for as long as it takes.
+#[test]
+fn all_who_wait_for_a_disk_that_hangs_are_told_in_time_while_others_keep_coming() {
+    const PATIENT: usize = 6;
+    let gated = Gated::new(Duration::from_millis(60));
+    thread::scope(|scope| {
+        gated.gate.close();
+        let first = scope.spawn(|| gated.topic.append("first"));
+        gated.gate.await_arrival();
+        let start = |number: usize| {
+            if number == 2 {
+                scope.spawn(|| gated.log.sync().expect("syncs in the end"));
+            }
+            let waiting = scope.spawn(|| gated.topic.append("late"));
+            thread::sleep(Duration::from_millis(7));
+            waiting
+        };
+        let patient: Vec<_> = (0..PATIENT).map(start).collect();
+        // Would go on for ever if one of them were forgotten.
+        while !patient.iter().all(thread::ScopedJoinHandle::is_finished) {
+            start(PATIENT);
+        }
+        for waited in patient {
+            assert_error!(waited.join().expect("no panic"), Error::SyncTimeout { .. });
+        }
+        gated.gate.open();
+        first.join().expect("no panic").expect("appends");
+    });
+}
+
 #[test]
 fn a_handle_that_timed_out_can_be_waited_for_again() {
     let gated = Gated::new(LONG);

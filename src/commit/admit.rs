@@ -195,7 +195,7 @@ impl Commits {
             (Role::Follow, Some(timeout)) => Some(self.clock.monotonic().saturating_add(timeout)),
             _ => None,
         };
-        let shares = timeout == Some(self.config.sync_timeout);
+        let mut shares = timeout == Some(self.config.sync_timeout);
         let mut left = timeout;
         loop {
             if role == Role::Lead {
@@ -209,6 +209,7 @@ impl Commits {
                     if let Some(result) = ticket.result() {
                         return Some(result);
                     }
+                    shares = false;
                     left = deadline.map(|end| end.saturating_sub(self.clock.monotonic()));
                     if left.is_some_and(|left| left.is_zero()) {
                         return None;

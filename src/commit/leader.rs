@@ -90,11 +90,16 @@ impl Commits {
             return;
         }
         core.leading = mutant::on(Mutant::LeadNotReturned);
-        let left = !core.queue.is_empty() && (core.urgent || core.attended.is_none());
+        let is_left = !core.queue.is_empty();
+        if is_left {
+            // Whoever queued it, be it that nobody ever waited, or that all gave up.
+            core.left = core.next_gather;
+        }
+        let must_tell = is_left && (core.urgent || core.attended.is_none());
         drop(core);
         // Whoever closes the log waits until nobody leads.
         self.room.notify();
-        if left {
+        if must_tell {
             self.work.notify();
         }
     }

@@ -36,7 +36,7 @@ use crate::segment::{Active, Segments, Starts, Tail};
 use crate::state::State;
 use crate::storage::{Storage, StorageFile};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, Signal, Tally};
+use crate::sync::{Mutex, MutexGuard, Signal, Tally};
 use crate::watermark::{Ack, PoisonLatch, Watermarks};
 use answers::Callbacks;
 use blocks::CommitSizes;
@@ -266,7 +266,9 @@ impl Commits {
     pub(crate) fn attend(&self, seen: &mut u64) -> bool {
         let mut core = self.core.lock();
         let left = core.left;
-        let is_there = core.queue.front().is_some_and(|front| front.number <= left);
+        // Whoever leads tells the committer of what is left, if it sleeps by then.
+        let is_there =
+            !core.leading && core.queue.front().is_some_and(|front| front.number <= left);
         let is_active = std::mem::replace(seen, left) != left || is_there;
         let is_thought_active = is_active || mutant::on(Mutant::AwakeInItsSleep);
         core.attended = is_thought_active.then_some(core.next_gather);
@@ -312,7 +314,9 @@ impl Commits {
         self.has_riders.store(true, Ordering::Release);
         // The background thread sees to it that they do not wait for long. Mostly it comes back by
         // itself in time.
-        if is_first && self.core.lock().attended.is_none() {
+        let is_attended = |core: MutexGuard<'_, Core>| core.attended.is_some();
+        // It may be a destructor that announces them.
+        if is_first && !self.core.lock_in_drop().is_some_and(is_attended) {
             self.work.notify();
         }
     }

@@ -64,9 +64,14 @@ fn run_commits(shared: &Shared) {
             break;
         }
         let mut sleep = guarded(shared, |shared| commit_once(shared, Commits::drain_due)).flatten();
-        if commits.attend(&mut seen) {
-            sleep = Some(sleep.map_or(COME_BACK_AFTER, |sleep| sleep.min(COME_BACK_AFTER)));
-        }
+        let back_after = if commits.attend(&mut seen) {
+            Some(COME_BACK_AFTER)
+        } else {
+            // Who announced a change up to now may have relied on another round.
+            let due = commits.riders_since().map(|since| since + shared.limits.ack_delay_max);
+            due.map(|due| due.saturating_sub(commits.clock.monotonic()))
+        };
+        sleep = sleep.into_iter().chain(back_after).min();
         commits.work.wait(observed, sleep);
     }
     // The last handle is gone, or the log is closed already. A failure is latched, and the next

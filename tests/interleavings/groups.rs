@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ackline::{Error, Group, GroupOptions, Log, Offset, Options};
+use ackline::{Error, Group, GroupOptions, Log, Offset, Options, SyncPolicy};
 use shuttle::thread;
 
 use super::appends::join;
@@ -275,4 +275,24 @@ fn a_message_whose_leases_end_is_acknowledged_by_one_of_its_holders() {
         assert_eq!(open + acked, 2, "what nobody acknowledged is still to be done");
     });
     assert!(refused.load(Ordering::Relaxed) > 0, "some acknowledgement came too late");
+}
+
+#[test]
+fn acknowledgements_that_ride_behind_an_append_that_is_alone_are_written_in_a_moment() {
+    check(3000, || {
+        let machine = Machine::new();
+        let log = machine.open_with_threads(roomy().sync(SyncPolicy::EachAppend));
+        let topic = log.topic("t").expect("a topic");
+        let group = topic.group_with("g", GroupOptions::new()).expect("a group");
+        topic.append("first").expect("appends");
+        let polled = group.poll(1, Duration::ZERO).expect("polls");
+        machine.advance_until(Duration::from_millis(1), || log.stats().writes >= 4);
+        let before = log.stats().writes;
+        for delivery in polled {
+            delivery.ack().expect("acks");
+        }
+        topic.append("second").expect("appends");
+        // That one has a write of its own, and so have the acknowledgements.
+        machine.advance_until(Duration::from_millis(100), || log.stats().writes >= before + 2);
+    });
 }

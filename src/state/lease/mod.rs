@@ -244,12 +244,12 @@ impl Leases {
         self.earliest_until = earliest;
     }
 
-    /// How many delivered messages are not settled.
     /// Changes the bounds; leases that are out keep theirs.
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
+    /// How many delivered messages are not settled.
     #[cfg(test)]
     pub(crate) fn unsettled_len(&self) -> usize {
         self.unsettled.len()

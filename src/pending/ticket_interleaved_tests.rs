@@ -1,5 +1,7 @@
 //! All orders in which the steps of those who wait for a ticket and who complete it can come.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::sync::thread;
 

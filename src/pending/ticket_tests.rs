@@ -1,6 +1,9 @@
 //! How tickets and what waits for them get on.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::error::Error;
 
 /// A thread that waits as a commit does; it says whether it was asked to lead.
 fn wait(ticket: &Ticket) -> bool {

@@ -1,0 +1,317 @@
+//! The outcome of one write, and those who wait for it.
+
+use std::fmt;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::mutant::{self, Mutant};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::watermark::Ack;
+
+use super::Callback;
+
+/// The outcome of one write, shared by all that it carries.
+#[derive(Debug, Default)]
+pub(crate) struct Ticket {
+    /// In a log with a replicator, the outcome there, which comes after the one here: an error
+    /// here is one there, too.
+    replicas: Option<Box<Ticket>>,
+    done: AtomicBool,
+    /// The outcome is an error. Not looked at before it is done.
+    failed: AtomicBool,
+    /// Threads that are parked or about to be. Raised without the lock, lowered under it.
+    waiting: AtomicUsize,
+    /// Those of them for which the outcome here is enough. The others sleep on until the one at
+    /// the replicas is known, be it that they are made the leader: waking each of them twice
+    /// would halve the rate of many threads.
+    waiting_here: AtomicUsize,
+    /// When the outcome here was known, in nanoseconds of the log's clock; before, 0.
+    done_at: AtomicU64,
+    state: Mutex<State>,
+    condvar: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    result: Option<Result<()>>,
+    /// One of them shall take over leadership.
+    lead_offered: bool,
+    /// Threads that sleep with a time limit which others share, and those that sleep without one as
+    /// these keep the time for them. The former have come first, so their limits end first.
+    timekeepers: usize,
+    timeless: usize,
+    wakers: Vec<Waker>,
+    callbacks: Vec<Callback>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("result", &self.result)
+            .field("lead_offered", &self.lead_offered)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many of those that share a time limit sleep with it. A timer for each would take a tenth of the
+/// rate of many threads; the first to come is likely to be made the leader, and keeps no time then.
+const TIMEKEEPERS: usize = 2;
+
+/// How long a thread waits for an outcome.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    Endless,
+    /// From now on.
+    Own(Duration),
+    /// The same for all who wait and have none of their own. While others keep the time for this
+    /// thread, it sleeps without one, and is woken to look at the clock; then it has its own.
+    Shared(Duration),
+}
+
+/// Why a parked thread goes on.
+#[derive(Debug)]
+pub(crate) enum Parked {
+    Done(Result<()>),
+    /// The thread is the leader now and must commit or hand on.
+    Lead,
+    /// Perhaps: it is time to look at the clock.
+    TimedOut,
+}
+
+impl Ticket {
+    /// A ticket of which there is nothing to wait for.
+    pub(crate) fn completed() -> Self {
+        let ticket = Self::default();
+        let callbacks = ticket.complete(&Ok(()));
+        debug_assert!(callbacks.is_empty(), "nobody knows the ticket yet");
+        ticket
+    }
+
+    /// A ticket whose write is to be replicated, too.
+    pub(crate) fn replicated() -> Self {
+        Self { replicas: Some(Box::default()), ..Self::default() }
+    }
+
+    /// The outcome at the replicas, if there is to be one.
+    pub(crate) fn replicas(&self) -> Option<&Self> {
+        self.replicas.as_deref()
+    }
+
+    /// The ticket whose outcome is what was asked for.
+    pub(crate) fn awaited(&self, ack: Ack) -> &Self {
+        match ack {
+            Ack::Replicated => self.replicas().unwrap_or(self),
+            Ack::Synced => self,
+        }
+    }
+
+    pub(crate) fn result(&self) -> Option<Result<()>> {
+        if !self.done.load(Ordering::Acquire) {
+            return None;
+        }
+        if self.failed.load(Ordering::Relaxed) {
+            self.state.lock().result.clone()
+        } else {
+            Some(Ok(()))
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Whether the outcome here is what was asked for.
+    fn is_enough(&self, ack: Ack) -> bool {
+        ack == Ack::Synced || self.replicas.is_none()
+    }
+
+    /// The outcome that ends a wait, if it is known.
+    fn outcome(&self, state: &State, ack: Ack) -> Option<Result<()>> {
+        match &self.replicas {
+            Some(replicas) if !self.is_enough(ack) && !matches!(state.result, Some(Err(_))) => {
+                replicas.result()
+            }
+            _ => state.result.clone(),
+        }
+    }
+
+    /// The time at which the write was safe here.
+    pub(crate) fn set_done_at(&self, now: Duration) {
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.done_at.store(nanos, Ordering::Release);
+    }
+
+    pub(crate) fn done_at(&self) -> Duration {
+        Duration::from_nanos(self.done_at.load(Ordering::Acquire))
+    }
+
+    /// Announces a thread that will [`park`](Self::park), so that it can be made the leader.
+    pub(crate) fn register(&self, ack: Ack) {
+        // Not under the lock: the caller holds the queue's, and those who park hold this one.
+        if self.is_enough(ack) {
+            self.waiting_here.fetch_add(1, Ordering::AcqRel);
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The thread will not park any more, or not before it registers again.
+    fn leave(&self, ack: Ack) {
+        if self.is_enough(ack) {
+            self.waiting_here.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Waits until the outcome is known, not to lead. `None` after `timeout`.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<Result<()>> {
+        if let Some(result) = self.result() {
+            return Some(result);
+        }
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return None;
+        }
+        self.register(Ack::Synced);
+        match self.park(timeout.map_or(Limit::Endless, Limit::Own), Ack::Synced) {
+            Parked::Done(result) => Some(result),
+            Parked::Lead => unreachable!("leadership is offered to those who wait for a write"),
+            Parked::TimedOut => self.result(),
+        }
+    }
+
+    /// Waits, after [`register`](Self::register), until what was asked for is done, leadership is
+    /// offered or the time limit has passed by the machine's clock.
+    pub(crate) fn park(&self, limit: Limit, ack: Ack) -> Parked {
+        let mut state = self.state.lock();
+        let mut timed_out = false;
+        loop {
+            // An offer is taken even by a thread that is done waiting: nobody else would.
+            if state.lead_offered {
+                state.lead_offered = false;
+                self.leave_others(&state, ack, false);
+                return Parked::Lead;
+            }
+            if let Some(result) = self.outcome(&state, ack) {
+                self.leave(ack);
+                return Parked::Done(result);
+            }
+            if timed_out {
+                self.leave_others(&state, ack, true);
+                return Parked::TimedOut;
+            }
+            state = match limit {
+                Limit::Endless => self.condvar.wait(state, None),
+                Limit::Own(time) => self.condvar.wait(state, Some(time)),
+                Limit::Shared(time) => self.share(state, time),
+            };
+            // A spurious wake-up ends a wait with a time limit early; callers wait again.
+            timed_out = !matches!(limit, Limit::Endless);
+        }
+    }
+
+    /// Sleeps once, with a time limit or for as long as somebody else keeps the time.
+    fn share<'a>(&self, mut state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+        // Behind one who sleeps without a limit, a newcomer keeps none: its own ends too late.
+        if state.timekeepers < TIMEKEEPERS && state.timeless == 0 {
+            state.timekeepers += 1;
+            state = self.condvar.wait(state, Some(time));
+            state.timekeepers -= 1;
+        } else {
+            state.timeless += 1;
+            state = self.condvar.wait(state, None);
+            state.timeless -= 1;
+        }
+        state
+    }
+
+    /// Leaves others behind who wait on. Those for whom nobody keeps the time any more, or whose time
+    /// may be up as well, look at the clock.
+    fn leave_others(&self, state: &State, ack: Ack, timed_out: bool) {
+        self.leave(ack);
+        if state.timeless > 0 && (timed_out || state.timekeepers == 0) {
+            self.condvar.notify_all();
+        }
+    }
+
+    /// Makes one of the waiting threads the leader. `false` if there is none.
+    pub(crate) fn offer_lead(&self) -> bool {
+        // Nobody registers meanwhile, as the caller holds the queue's lock.
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let mut state = self.state.lock();
+        if self.waiting.load(Ordering::Acquire) == 0 || state.result.is_some() {
+            return false;
+        }
+        state.lead_offered = true;
+        drop(state);
+        if !mutant::on(Mutant::LeadNotHandedOn) {
+            self.condvar.notify_one();
+        }
+        true
+    }
+
+    /// Resolves the ticket, and returns the callbacks for someone to run who may be held up.
+    pub(crate) fn complete(&self, result: &Result<()>) -> Vec<Callback> {
+        let mut state = self.state.lock();
+        if state.result.is_some() {
+            return Vec::new();
+        }
+        state.result = Some(result.clone());
+        self.failed.store(result.is_err(), Ordering::Relaxed);
+        self.done.store(true, Ordering::Release);
+        let wakers = std::mem::take(&mut state.wakers);
+        let callbacks = std::mem::take(&mut state.callbacks);
+        drop(state);
+        let whom = if result.is_err() { &self.waiting } else { &self.waiting_here };
+        if whom.load(Ordering::Acquire) > 0 && !mutant::on(Mutant::WaiterNotWoken) {
+            self.condvar.notify_all();
+        }
+        for waker in wakers {
+            waker.wake();
+        }
+        callbacks
+    }
+
+    /// Resolves what waits for the replicas. Returns what [`complete`](Self::complete) does.
+    pub(crate) fn complete_replicas(&self, result: &Result<()>) -> Vec<Callback> {
+        let Some(replicas) = self.replicas() else { return Vec::new() };
+        let callbacks = replicas.complete(result);
+        // Whoever has looked before the outcome was there is asleep once the lock is free.
+        drop(self.state.lock());
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.condvar.notify_all();
+        }
+        callbacks
+    }
+
+    /// Registers a task; `Some` if there is nothing to wait for.
+    pub(super) fn poll(&self, waker: &Waker) -> Option<Result<()>> {
+        let mut state = self.state.lock();
+        if state.result.is_none() && !state.wakers.iter().any(|known| known.will_wake(waker)) {
+            state.wakers.push(waker.clone());
+        }
+        state.result.clone()
+    }
+
+    /// Registers a callback; returns it with the result if that is known already.
+    pub(super) fn call_back(&self, callback: Callback) -> Option<(Callback, Result<()>)> {
+        let mut state = self.state.lock();
+        match state.result.clone() {
+            Some(result) => Some((callback, result)),
+            None => {
+                state.callbacks.push(callback);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(ackline_shuttle)))]
+#[path = "ticket_tests.rs"]
+mod tests;
+
+#[cfg(all(test, ackline_shuttle))]
+#[path = "ticket_interleaved_tests.rs"]
+mod interleaved;
