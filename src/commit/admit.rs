@@ -195,41 +195,52 @@ impl Commits {
             (Role::Follow, Some(timeout)) => Some(self.clock.monotonic().saturating_add(timeout)),
             _ => None,
         };
-        let mut shares = timeout == Some(self.config.sync_timeout);
-        let mut left = timeout;
+        let shares = timeout == Some(self.config.sync_timeout);
+        let mut limit = self.limit(timeout, shares.then_some(Limit::Shared), ack);
         loop {
             if role == Role::Lead {
                 self.lead(ticket);
                 return Some(ticket.result().unwrap_or_else(|| self.latch.check()));
             }
-            match ticket.park(self.limit(left, shares, ack), ack) {
+            match ticket.park(limit, ack) {
                 Parked::Done(result) => return Some(result),
                 Parked::Lead => role = Role::Lead,
-                Parked::TimedOut => {
+                Parked::TimedOut { kept_time } => {
                     if let Some(result) = ticket.result() {
                         return Some(result);
                     }
-                    shares = false;
-                    left = deadline.map(|end| end.saturating_sub(self.clock.monotonic()));
-                    if left.is_some_and(|left| left.is_zero()) {
+                    let left = deadline.map(|end| end.saturating_sub(self.clock.monotonic()));
+                    let is_over = left.is_some_and(|left| left.is_zero());
+                    if !is_over {
+                        role = Self::choose_role(&mut self.core.lock(), ticket, ack);
+                    }
+                    if kept_time && (is_over || role == Role::Lead) {
+                        ticket.look_up();
+                    }
+                    if is_over {
                         return None;
                     }
-                    role = Self::choose_role(&mut self.core.lock(), ticket, ack);
+                    limit = self.limit(left, kept_time.then_some(Limit::Keeper), ack);
                 }
             }
         }
     }
 
-    /// How long to wait for an outcome where so much time is left.
-    fn limit(&self, left: Option<Duration>, shares: bool, ack: Ack) -> Limit {
+    /// How long to wait for an outcome where so much time is left, which `shared` makes a limit that
+    /// others share.
+    fn limit(
+        &self,
+        left: Option<Duration>,
+        shared: Option<fn(Duration) -> Limit>,
+        ack: Ack,
+    ) -> Limit {
         match (left, &self.replicas) {
             // It may be safe here and be given no more time there.
             (left, Some(replicas)) if ack == Ack::Replicated => {
                 Limit::Own(left.map_or(replicas.timeout, |left| left.min(replicas.timeout)))
             }
             (None, _) => Limit::Endless,
-            (Some(left), _) if shares => Limit::Shared(left),
-            (Some(left), _) => Limit::Own(left),
+            (Some(left), _) => shared.unwrap_or(Limit::Own)(left),
         }
     }
 }

@@ -42,6 +42,8 @@ struct State {
     /// these keep the time for them. The former have come first, so their limits end first.
     timekeepers: usize,
     timeless: usize,
+    /// How often the latter were woken to look at the clock.
+    looks: u64,
     wakers: Vec<Waker>,
     callbacks: Vec<Callback>,
 }
@@ -68,6 +70,8 @@ pub(crate) enum Limit {
     /// The same for all who wait and have none of their own. While others keep the time for this
     /// thread, it sleeps without one, and is woken to look at the clock; then it has its own.
     Shared(Duration),
+    /// The same for one who has kept the time and was woken early.
+    Keeper(Duration),
 }
 
 /// Why a parked thread goes on.
@@ -76,8 +80,11 @@ pub(crate) enum Parked {
     Done(Result<()>),
     /// The thread is the leader now and must commit or hand on.
     Lead,
-    /// Perhaps: it is time to look at the clock.
-    TimedOut,
+    /// Perhaps: it is time to look at the clock. One who has kept the time for others goes on with
+    /// [`Limit::Keeper`], or tells them by [`Ticket::look_up`].
+    TimedOut {
+        kept_time: bool,
+    },
 }
 
 impl Ticket {
@@ -176,7 +183,7 @@ impl Ticket {
         match self.park(timeout.map_or(Limit::Endless, Limit::Own), Ack::Synced) {
             Parked::Done(result) => Some(result),
             Parked::Lead => unreachable!("leadership is offered to those who wait for a write"),
-            Parked::TimedOut => self.result(),
+            Parked::TimedOut { .. } => self.result(),
         }
     }
 
@@ -184,52 +191,70 @@ impl Ticket {
     /// offered or the time limit has passed by the machine's clock.
     pub(crate) fn park(&self, limit: Limit, ack: Ack) -> Parked {
         let mut state = self.state.lock();
-        let mut timed_out = false;
+        let mut woken = None;
         loop {
             // An offer is taken even by a thread that is done waiting: nobody else would.
             if state.lead_offered {
                 state.lead_offered = false;
-                self.leave_others(&state, ack, false);
+                self.leave(ack);
+                if state.timekeepers == 0 {
+                    self.wake_timeless(&mut state);
+                }
                 return Parked::Lead;
             }
             if let Some(result) = self.outcome(&state, ack) {
                 self.leave(ack);
                 return Parked::Done(result);
             }
-            if timed_out {
-                self.leave_others(&state, ack, true);
-                return Parked::TimedOut;
+            if let Some(kept_time) = woken {
+                self.leave(ack);
+                return Parked::TimedOut { kept_time };
             }
-            state = match limit {
-                Limit::Endless => self.condvar.wait(state, None),
-                Limit::Own(time) => self.condvar.wait(state, Some(time)),
-                Limit::Shared(time) => self.share(state, time),
-            };
             // A spurious wake-up ends a wait with a time limit early; callers wait again.
-            timed_out = !matches!(limit, Limit::Endless);
+            (state, woken) = match limit {
+                Limit::Endless => (self.condvar.wait(state, None), None),
+                Limit::Own(time) => (self.condvar.wait(state, Some(time)), Some(false)),
+                // Behind one who sleeps without a limit, a newcomer keeps none: it ends too late.
+                Limit::Shared(_) if state.timekeepers == TIMEKEEPERS || state.timeless > 0 => {
+                    (self.sleep_timeless(state), Some(false))
+                }
+                Limit::Shared(time) | Limit::Keeper(time) => {
+                    (self.keep_time(state, time), Some(true))
+                }
+            };
         }
     }
 
-    /// Sleeps once, with a time limit or for as long as somebody else keeps the time.
-    fn share<'a>(&self, mut state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
-        // Behind one who sleeps without a limit, a newcomer keeps none: its own ends too late.
-        if state.timekeepers < TIMEKEEPERS && state.timeless == 0 {
-            state.timekeepers += 1;
-            state = self.condvar.wait(state, Some(time));
-            state.timekeepers -= 1;
-        } else {
-            state.timeless += 1;
-            state = self.condvar.wait(state, None);
+    fn keep_time<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        time: Duration,
+    ) -> MutexGuard<'a, State> {
+        state.timekeepers += 1;
+        let mut state = self.condvar.wait(state, Some(time));
+        state.timekeepers -= 1;
+        state
+    }
+
+    fn sleep_timeless<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.timeless += 1;
+        let looks = state.looks;
+        let mut state = self.condvar.wait(state, None);
+        if state.looks == looks {
             state.timeless -= 1;
         }
         state
     }
 
-    /// Leaves others behind who wait on. Those for whom nobody keeps the time any more, or whose time
-    /// may be up as well, look at the clock.
-    fn leave_others(&self, state: &State, ack: Ack, timed_out: bool) {
-        self.leave(ack);
-        if state.timeless > 0 && (timed_out || state.timekeepers == 0) {
+    /// Lets all look at the clock for whom a thread has kept the time that does so no more.
+    pub(crate) fn look_up(&self) {
+        self.wake_timeless(&mut self.state.lock());
+    }
+
+    fn wake_timeless(&self, state: &mut State) {
+        if state.timeless > 0 {
+            state.timeless = 0;
+            state.looks += 1;
             self.condvar.notify_all();
         }
     }

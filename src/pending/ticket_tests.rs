@@ -16,7 +16,7 @@ fn wait(ticket: &Ticket) -> bool {
             assert!(ticket.complete(&Ok(())).is_empty(), "nobody called back");
             true
         }
-        Parked::TimedOut => panic!("there is no time limit"),
+        Parked::TimedOut { .. } => panic!("there is no time limit"),
     }
 }
 
