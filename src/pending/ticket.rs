@@ -215,7 +215,7 @@ impl Ticket {
                 Limit::Endless => (self.condvar.wait(state, None), None),
                 Limit::Own(time) => (self.condvar.wait(state, Some(time)), Some(false)),
                 // Behind one who sleeps without a limit, a newcomer keeps none: it ends too late.
-                Limit::Shared(_) if state.timekeepers == TIMEKEEPERS || state.timeless > 0 => {
+                Limit::Shared(_) if state.timekeepers >= TIMEKEEPERS || state.timeless > 0 => {
                     (self.sleep_timeless(state), Some(false))
                 }
                 Limit::Shared(time) | Limit::Keeper(time) => {
