@@ -207,6 +207,10 @@ impl Commits {
                 Parked::Lead => role = Role::Lead,
                 Parked::TimedOut { kept_time } => {
                     if let Some(result) = ticket.result() {
+                        if kept_time {
+                            // Others wait for the replicas as well, and no longer than it has.
+                            ticket.look_up();
+                        }
                         return Some(result);
                     }
                     let left = deadline.map(|end| end.saturating_sub(self.clock.monotonic()));
@@ -227,7 +231,7 @@ impl Commits {
     }
 
     /// How long to wait for an outcome where so much time is left, which `shared` makes a limit that
-    /// others share.
+    /// others share: with a replicator, those who wait for that do.
     fn limit(
         &self,
         left: Option<Duration>,
@@ -237,10 +241,12 @@ impl Commits {
         match (left, &self.replicas) {
             // It may be safe here and be given no more time there.
             (left, Some(replicas)) if ack == Ack::Replicated => {
-                Limit::Own(left.map_or(replicas.timeout, |left| left.min(replicas.timeout)))
+                let time = left.map_or(replicas.timeout, |left| left.min(replicas.timeout));
+                shared.unwrap_or(Limit::Own)(time)
             }
             (None, _) => Limit::Endless,
-            (Some(left), _) => shared.unwrap_or(Limit::Own)(left),
+            (Some(left), Some(_)) => Limit::Own(left),
+            (Some(left), None) => shared.unwrap_or(Limit::Own)(left),
         }
     }
 }
