@@ -220,13 +220,18 @@ fn task(disk: &SimDisk, steps: &Steps) {
 /// One who appends and one who polls, in turns: each falls asleep when the other is about to do
 /// what it waits for.
 fn turns(disk: &SimDisk, steps: &Steps) {
-    const TURNS: usize = 2000;
+    const TURNS: usize = 5000;
+    const SPINS_MAX: usize = 400;
     let (log, topic) = open(disk, SyncPolicy::default());
     let group = topic.group("all").expect("a group is made");
     let taken = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&taken);
     let consumer = start(move || {
-        for _ in 0..TURNS {
+        for turn in 0..TURNS {
+            // So that it comes to look, now before what it waits for, now just then, now after.
+            for _ in 0..turn % SPINS_MAX {
+                std::hint::spin_loop();
+            }
             for delivery in group.poll(1, FOR_EVER).expect("a poll succeeds") {
                 delivery.ack().expect("an ack succeeds");
             }

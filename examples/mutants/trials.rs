@@ -23,7 +23,7 @@ const REPLICATED: &str = "replication";
 pub(crate) const RUNS: u64 = 1_000;
 
 /// How many rounds of threads a trial has.
-pub(crate) const ROUNDS: u64 = 150;
+pub(crate) const ROUNDS: u64 = 350;
 
 /// A trial in which no run of the simulation ends for so long hangs: a run takes milliseconds.
 const HANG: Duration = Duration::from_secs(60);
