@@ -63,21 +63,29 @@ fn run_commits(shared: &Shared) {
         if shared.stopping.load(Ordering::Acquire) {
             break;
         }
-        let mut sleep = guarded(shared, |shared| commit_once(shared, Commits::drain_due)).flatten();
-        let back_after = if commits.attend(&mut seen) {
-            Some(COME_BACK_AFTER)
-        } else {
-            // Who announced a change up to now may have relied on another round.
-            let due = commits.riders_since().map(|since| since + shared.limits.ack_delay_max);
-            due.map(|due| due.saturating_sub(commits.clock.monotonic()))
-        };
-        sleep = sleep.into_iter().chain(back_after).min();
+        let sleep = commit_and_attend(shared, &mut seen);
         commits.work.wait(observed, sleep);
     }
     // The last handle is gone, or the log is closed already. A failure is latched, and the next
     // open recovers; there is nobody left to tell.
     drop(shared.close());
     commits.run_callbacks();
+}
+
+/// A round of the committer, and how long it may sleep behind it.
+fn commit_and_attend(shared: &Shared, seen: &mut u64) -> Option<Duration> {
+    let commits = &shared.commits;
+    let sleep = guarded(shared, |shared| commit_once(shared, Commits::drain_due)).flatten();
+    let back_after = if commits.attend(seen) {
+        Some(COME_BACK_AFTER)
+    } else if commits.latch.get().is_some() {
+        None
+    } else {
+        // Who announced a change up to now may have relied on another round.
+        let due = commits.riders_since().map(|since| since + shared.limits.ack_delay_max);
+        due.map(|due| due.saturating_sub(commits.clock.monotonic()))
+    };
+    sleep.into_iter().chain(back_after).min()
 }
 
 fn run_files(shared: &Shared) {
@@ -156,8 +164,8 @@ pub(super) fn commit_once(shared: &Shared, drain: fn(&Commits)) -> Option<Durati
         drop(shared.log_groups());
         commits.board_riders();
         commits.drain();
-        if commits.riders_since().is_some() {
-            // Nobody announces them again: they wait for the next round.
+        if commits.delay_riders(now) {
+            // Nobody announces them again: they wait for another round.
             due(now + shared.limits.ack_delay_max);
         }
     }
@@ -251,6 +259,29 @@ mod tests {
         let sleep = commit_once(shared, Commits::drain);
         assert_eq!(shared.commits.work.observe(), before, "nobody else has anything to do");
         assert!(sleep.is_some_and(|sleep| !sleep.is_zero()), "it comes back: {sleep:?}");
+        let mut seen = 0;
+        for _ in 0..3 {
+            let sleep = commit_and_attend(shared, &mut seen);
+            assert!(sleep.is_some_and(|sleep| !sleep.is_zero()), "it does not spin: {sleep:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_logged_any_more_does_not_keep_the_committer_awake() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new());
+        let options = Options::new().simulated(Arc::new(clock.clone()), 1);
+        let log = options.open_on(disk.storage()).expect("opens");
+        let topic = log.topic("t").expect("a topic");
+        let group = topic.group("g").expect("a group");
+        topic.append("first").expect("appends");
+        let mut polled = group.poll(1, Duration::ZERO).expect("polls");
+        polled.pop().expect("it was leased").ack().expect("acks");
+        let shared = &log.handle.shared;
+        shared.commits.fail(&Error::io("sync", "a segment", std::io::Error::other("it is gone")));
+        clock.advance(2 * shared.limits.ack_delay_max);
+        let mut seen = 0;
+        commit_and_attend(shared, &mut seen);
+        assert_eq!(commit_and_attend(shared, &mut seen), None);
     }
 
     /// How many calls a round makes in which it prepares the next segment, for payloads of a size.

@@ -246,9 +246,13 @@ impl Ticket {
         state
     }
 
-    /// Lets all look at the clock for whom a thread has kept the time that does so no more.
+    /// Lets all look at the clock for whom a thread has kept the time that does so no more, unless
+    /// another one does: that has come before them, too.
     pub(crate) fn look_up(&self) {
-        self.wake_timeless(&mut self.state.lock());
+        let mut state = self.state.lock();
+        if state.timekeepers == 0 {
+            self.wake_timeless(&mut state);
+        }
     }
 
     fn wake_timeless(&self, state: &mut State) {
