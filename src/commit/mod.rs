@@ -321,14 +321,6 @@ impl Commits {
         }
     }
 
-    /// Lets the changes that found no room wait as if they were announced now. Says whether there are
-    /// any.
-    pub(crate) fn delay_riders(&self, now: Duration) -> bool {
-        let mut riders = self.riders.lock();
-        riders.since = riders.since.map(|_| now);
-        riders.since.is_some()
-    }
-
     /// Since when the longest-waiting change waits for a write.
     pub(crate) fn riders_since(&self) -> Option<Duration> {
         self.riders.lock().since

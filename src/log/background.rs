@@ -78,12 +78,12 @@ fn commit_and_attend(shared: &Shared, seen: &mut u64) -> Option<Duration> {
     let sleep = guarded(shared, |shared| commit_once(shared, Commits::drain_due)).flatten();
     let back_after = if commits.attend(seen) {
         Some(COME_BACK_AFTER)
-    } else if commits.latch.get().is_some() {
-        None
     } else {
-        // Who announced a change up to now may have relied on another round.
+        // Who announced a change up to now may have relied on another round. What has been due
+        // longer found no room in this one, which says itself when to try again.
+        let now = commits.clock.monotonic();
         let due = commits.riders_since().map(|since| since + shared.limits.ack_delay_max);
-        due.map(|due| due.saturating_sub(commits.clock.monotonic()))
+        due.and_then(|due| due.checked_sub(now)).filter(|left| !left.is_zero())
     };
     sleep.into_iter().chain(back_after).min()
 }
@@ -164,7 +164,7 @@ pub(super) fn commit_once(shared: &Shared, drain: fn(&Commits)) -> Option<Durati
         drop(shared.log_groups());
         commits.board_riders();
         commits.drain();
-        if commits.delay_riders(now) {
+        if commits.riders_since().is_some() {
             // Nobody announces them again: they wait for another round.
             due(now + shared.limits.ack_delay_max);
         }
