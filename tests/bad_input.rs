@@ -105,7 +105,7 @@ fn leftovers_of_unfinished_steps_are_removed_and_reported() {
 }
 
 #[test]
-fn a_log_opens_where_the_room_that_leftovers_take_is_the_last() {
+fn opening_tries_again_once_the_leftovers_that_it_has_removed_are_closed() {
     let machine = Machine::new(1);
     let log = machine.open(small());
     fill(&log.topic("t").expect("a topic"), 0..20);

@@ -35,10 +35,10 @@ impl Part {
     /// The state where what is not proven begins, and what lies there; the frames before it are
     /// read again.
     fn prove(&mut self) -> Result<(Scan, State)> {
-        let (mut place, mut replay) = self.beginning()?;
-        if let Some(snapshot) = self.snapshot.take() {
-            (place, replay) = (snapshot.place, Replay::from_state(snapshot.state));
-        }
+        let (place, replay) = match self.snapshot.take() {
+            Some(snapshot) => (snapshot.place, Replay::from_state(snapshot.state)),
+            None => self.beginning()?,
+        };
         let (proven, state) = self.read_from(place, replay, self.durable)?;
         // A gap must stay in front of what follows it: of each topic, messages may be missing there.
         match proven.gap.filter(|gap| *gap < self.durable) {

@@ -66,10 +66,10 @@ fn check_stops_at_once(header: &Header, says: &str) {
     assert!(scan.rest_is_dirty);
 }
 
-#[test]
-fn the_frame_that_belongs_is_taken() {
-    let segment = segment(4096);
-    let identity = put(&segment, Position(1000), &first());
+/// Two frames, of which the second one names the first, and says that it is durable. Returns the
+/// identity of the first.
+fn put_two(segment: &Segment) -> u32 {
+    let identity = put(segment, Position(1000), &first());
     let second = Header {
         sequence: 6,
         position: Position(1080),
@@ -77,7 +77,14 @@ fn the_frame_that_belongs_is_taken() {
         durable: Position(1080),
         ..first()
     };
-    put(&segment, Position(1080), &second);
+    put(segment, Position(1080), &second);
+    identity
+}
+
+#[test]
+fn the_frame_that_belongs_is_taken() {
+    let segment = segment(4096);
+    put_two(&segment);
     let scan = scanned(&segment);
     assert_eq!((scan.end, scan.durable), (Position(1160), Position(1080)));
     assert_eq!((scan.stop, scan.rest_is_dirty), (Stop::Zero, false));
@@ -192,15 +199,7 @@ fn a_gap_that_leads_out_of_the_file_or_backwards_is_not_followed() {
 #[test]
 fn a_scan_can_go_on_where_an_earlier_one_has_come_by() {
     let segment = segment(4096);
-    let identity = put(&segment, Position(1000), &first());
-    let second = Header {
-        sequence: 6,
-        position: Position(1080),
-        previous: identity,
-        durable: Position(1080),
-        ..first()
-    };
-    put(&segment, Position(1080), &second);
+    let identity = put_two(&segment);
     let whole = scanned(&segment);
     let tail = Tail { sequence: 6, chain: identity, epoch: 2 };
     let mut visited = Vec::new();

@@ -261,17 +261,20 @@ fn unused_path(directory: &Path, name: &str) -> io::Result<PathBuf> {
     }
 }
 
+/// How much of the lock's file tells who holds it.
+const HOLDER_BYTES: usize = 16;
+
 fn read_holder(file: &File) -> Option<u32> {
-    let mut digits = [0; 16];
+    let mut digits = [0; HOLDER_BYTES];
     let length = file.read_at(&mut digits, 0).ok()?;
     std::str::from_utf8(&digits[..length]).ok()?.trim().parse().ok()
 }
 
 fn write_holder(file: &File) -> io::Result<()> {
-    let digits = std::process::id().to_string();
-    file.write_all_at(digits.as_bytes(), 0)?;
-    // Only now: a file that is cut to nothing gives its block back, and takes another one.
-    file.set_len(digits.len() as u64)
+    // Always as long, so that one write replaces it: cut before, the file would give its block back
+    // and take another one; after, somebody could read what is left of a longer number.
+    let digits = format!("{:<HOLDER_BYTES$}", std::process::id());
+    file.write_all_at(digits.as_bytes(), 0)
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ fn a_lock_file_of_a_dead_process_is_taken_over() {
     fs::write(place.path().join(LOCK), b"1234567890").unwrap();
     let _guard = DiskStorage::new(place.path()).lock().unwrap();
     let written = fs::read_to_string(place.path().join(LOCK)).unwrap();
-    assert_eq!(written, process::id().to_string());
+    assert_eq!(written.trim_end(), process::id().to_string());
 }
 
 #[test]
