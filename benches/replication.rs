@@ -9,10 +9,16 @@
 //! - `--dir DIRECTORY` to measure another file system than the one with the build directory;
 //! - `--other-dir DIRECTORY` for what the other process writes, so that each has a disk of its own;
 //! - `--other-pause 100` to let each sync of the other process take so many microseconds longer. With
-//!   a directory in memory, that is a second disk where there is none.
+//!   a directory in memory, that is a second disk where there is none;
+//! - `--cores 1,0` for the processors that this process and the other ones run on, `--cores any` to
+//!   leave it to the system.
 //!
-//! Both processes share the processors, and one disk unless the options say otherwise. `both` is what
-//! is left of the ideal then: a raw write to each of the two files, synced at the same time.
+//! Unless told otherwise, each side has one processor of its own, as a leader and its follower on two
+//! machines have, be it a raw one or a log; `taskset` sees to that. This process runs on 1, where the
+//! disk's interrupts arrive on the machine that the documentation names: they belong to the leader.
+//!
+//! Both processes share one disk unless the options say otherwise. `both` is what is left of the ideal
+//! then: a raw write to each of the two files, synced at the same time.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time on real files")]
 
@@ -37,6 +43,7 @@ use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use ackline::{Epoch, Log, Topic};
@@ -66,6 +73,8 @@ struct Arguments {
     /// Where the other process writes, and how much longer its syncs take.
     other: PathBuf,
     pause: Duration,
+    /// The processors of this process and of the others; any, if there are none.
+    cores: Option<[usize; 2]>,
     /// What this process is for, if it was started by another one.
     role: Option<Role>,
 }
@@ -76,19 +85,24 @@ enum Role {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { plan, only, directory, other, pause, role } = parse_arguments()?;
+    let Arguments { plan, only, directory, other, pause, cores, role } = parse_arguments()?;
     match role {
         Some(Role::Follow(addresses)) => return partner::follow(&directory, &addresses, pause),
         Some(Role::Write(bytes)) => return partner::write_and_sync(&directory, bytes, pause),
         None => {}
     }
     let (directory, other) = (tempfile::tempdir_in(directory)?, tempfile::tempdir_in(other)?);
-    let places = Places { own: directory.path(), other: other.path(), pause };
+    let core = cores.map(|[own, other]| stay_on(own).map(|()| other)).transpose()?;
+    let places = Places { own: directory.path(), other: other.path(), pause, core };
     // Where others are at work, only the ratios mean something.
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load before: {}", load.split(' ').next().unwrap_or("unknown"));
     println!("each side {:?} in each of {} rounds, in turns", plan.time, plan.rounds);
     println!("{}", places.describe()?);
+    match cores {
+        Some([own, other]) => println!("this process on processor {own}, the other on {other}"),
+        None => println!("both processes on all processors"),
+    }
     if !pause.is_zero() {
         println!(
             "each sync of the other process takes {pause:?} longer, or what the timer makes of it"
@@ -109,6 +123,19 @@ struct Places<'a> {
     own: &'a Path,
     other: &'a Path,
     pause: Duration,
+    /// The processor of the other process, if it is to have one.
+    core: Option<usize>,
+}
+
+/// Keeps this process on one processor, with all threads that it starts from now on.
+fn stay_on(core: usize) -> Result<(), Box<dyn Error>> {
+    let (core, id) = (core.to_string(), std::process::id().to_string());
+    let done = Command::new("taskset").args(["-p", "-c", &core, &id]).output()?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+    Err(format!("cannot stay on processor {core}: {reason}; see --cores").into())
 }
 
 impl Places<'_> {
@@ -123,8 +150,8 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let plan = Plan { time: Duration::from_millis(1400), rounds: 5, disk: Disk::default() };
     let other = PathBuf::new();
-    let (only, pause) = (String::new(), Duration::ZERO);
-    let mut parsed = Arguments { plan, only, directory, other, pause, role: None };
+    let (only, pause, cores) = (String::new(), Duration::ZERO, Some([1, 0]));
+    let mut parsed = Arguments { plan, only, directory, other, pause, cores, role: None };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -138,6 +165,7 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
             Long("other-pause") => {
                 parsed.pause = Duration::from_micros(parser.value()?.parse()?);
             }
+            Long("cores") => parsed.cores = parse_cores(&parser.value()?.string()?)?,
             Long("follow") => {
                 let list = parser.value()?.string()?;
                 let addresses = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
@@ -155,6 +183,14 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
     std::fs::create_dir_all(&parsed.directory)?;
     std::fs::create_dir_all(&parsed.other)?;
     Ok(parsed)
+}
+
+fn parse_cores(text: &str) -> Result<Option<[usize; 2]>, Box<dyn Error>> {
+    if text == "any" {
+        return Ok(None);
+    }
+    let (own, other) = text.split_once(',').ok_or("--cores takes two numbers, as 1,0, or any")?;
+    Ok(Some([own.parse()?, other.parse()?]))
 }
 
 /// A log in this process with a follower in another one, both of whose copies are needed.

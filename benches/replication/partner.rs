@@ -33,7 +33,16 @@ impl Partner {
         places: &Places<'_>,
         own: &str,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut process = Command::new(std::env::current_exe()?)
+        let program = std::env::current_exe()?;
+        let mut command = match places.core {
+            Some(core) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &core.to_string()]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        let mut process = command
             .args([role, own, "--other-pause", &places.pause.as_micros().to_string(), "--dir"])
             .arg(places.other)
             .stdin(Stdio::piped())
