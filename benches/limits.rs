@@ -27,6 +27,8 @@ mod backlog;
 mod consumers;
 #[path = "limits/cycle.rs"]
 mod cycle;
+#[path = "limits/growing.rs"]
+mod growing;
 #[path = "limits/ideal.rs"]
 mod ideal;
 #[path = "limits/latency.rs"]
@@ -57,8 +59,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use growing::Growing;
 use measure::{Plan, Side};
 use process::Disk;
+use raw::Raw;
 use report::{Bar, Row};
 
 /// A frame's header, and what an entry has before its payload; see `docs/format.md`.
@@ -223,6 +227,38 @@ impl Bench {
             .map_err(|error| format!("{name}: {error}"))?;
         self.push(Row::compare(comparison, &measured[0], &measured[1]));
         drop((limit, ours));
+        self.clear(directory)
+    }
+
+    /// The same with what files that grow leave of the limit, measured beside it.
+    fn compare_growing<B: Side>(
+        &mut self,
+        comparison: &Comparison,
+        make: impl FnOnce(&Path) -> Result<(Raw, Growing, B), Box<dyn Error>>,
+    ) -> Result<(), Box<dyn Error>> {
+        let Comparison { name, against, bar, threads, payload_bytes } = comparison;
+        if !self.wants(name) {
+            return Ok(());
+        }
+        let directory = self.new_directory()?;
+        let (limit, growing, ours) = make(directory.path())?;
+        process::settle(directory.path())?;
+        let plan = &self.arguments.plan;
+        let sides: [&dyn Side; 3] = [&limit, &ours, &growing];
+        let measured = measure::in_turns(&sides, *threads, *payload_bytes, plan)
+            .map_err(|error| format!("{name}: {error}"))?;
+        let (threads, payload_bytes) = (*threads, *payload_bytes);
+        let as_much = |name, against: &str, bar| {
+            let against = against.to_owned();
+            Comparison { name, against, bar, threads, payload_bytes }
+        };
+        let whole = as_much(name.clone(), against, *bar);
+        self.push(Row::compare(&whole, &measured[0], &measured[1]));
+        let growing_alone = as_much(format!("{name}: files that grow"), against, Bar::None);
+        self.push(Row::compare(&growing_alone, &measured[0], &measured[2]));
+        let of_growing = as_much(format!("{name}: of these"), "files that grow", Bar::None);
+        self.push(Row::compare(&of_growing, &measured[2], &measured[1]));
+        drop((limit, growing, ours));
         self.clear(directory)
     }
 

@@ -11,8 +11,22 @@ use crate::measure::{Counts, Meter, Side, read_stamp, stamp};
 /// As large as a segment.
 pub(crate) const FILE_BYTES: usize = 64 * 1024 * 1024;
 
+/// What a file has before it is written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    /// Zeros that are on the disk.
+    Filled,
+    /// Blocks that hold nothing yet.
+    Reserved,
+}
+
 /// Makes a file of zeros that are on the disk.
 pub(crate) fn zero_filled(directory: &Path) -> Result<File, Box<dyn Error>> {
+    new_file(directory, Blocks::Filled)
+}
+
+/// Makes a file of [`FILE_BYTES`].
+pub(crate) fn new_file(directory: &Path, blocks: Blocks) -> Result<File, Box<dyn Error>> {
     static FILES: AtomicU64 = AtomicU64::new(0);
     let path = directory.join(format!("raw {}", FILES.fetch_add(1, Ordering::Relaxed)));
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
@@ -26,9 +40,11 @@ pub(crate) fn zero_filled(directory: &Path) -> Result<File, Box<dyn Error>> {
             Err(error) => return Err(error.into()),
         }
     }
-    let zeros = vec![0; 256 * 1024];
-    for at in (0..FILE_BYTES).step_by(zeros.len()) {
-        file.write_all_at(&zeros, at as u64)?;
+    if blocks == Blocks::Filled {
+        let zeros = vec![0; 256 * 1024];
+        for at in (0..FILE_BYTES).step_by(zeros.len()) {
+            file.write_all_at(&zeros, at as u64)?;
+        }
     }
     file.sync_all()?;
     File::open(directory)?.sync_all()?;

@@ -4,12 +4,13 @@ use std::error::Error;
 
 use ackline::SyncPolicy;
 
+use crate::growing::Growing;
 use crate::ideal::{Design, Ideal};
 use crate::mapped::Copies;
 use crate::measure::{self, Plan, Side};
 use crate::process::Disk;
 use crate::queue::{Batches, Queue, Submits};
-use crate::raw::Raw;
+use crate::raw::{Blocks, Raw};
 use crate::report::Row;
 use crate::{Bar, Bench, Comparison, FRAME_HEADER_BYTES, entry_bytes};
 
@@ -34,6 +35,13 @@ fn frame_bytes(payload_bytes: usize, records: usize) -> usize {
     FRAME_HEADER_BYTES + records * entry_bytes(payload_bytes)
 }
 
+/// The blocks with which writes of such a size are the fastest, all in all; see `src/commit/blocks.rs`.
+fn blocks_for(write_bytes: usize, policy: SyncPolicy) -> Blocks {
+    let is_synced = policy == SyncPolicy::default();
+    let large = if is_synced { 256 * 1024 } else { 16 * 1024 };
+    if write_bytes < large { Blocks::Filled } else { Blocks::Reserved }
+}
+
 /// A limit of one thread that writes such frames and syncs each.
 fn synced(bytes: usize) -> String {
     format!("pwrite of {bytes} B + fdatasync")
@@ -50,9 +58,10 @@ pub(crate) fn single_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
             threads: 1,
             payload_bytes,
         };
-        bench.compare(&comparison, |directory| {
+        bench.compare_growing(&comparison, |directory| {
             let raw = Raw::new(directory, payload_bytes, 1, frame)?;
-            Ok((raw, Queue::new(directory, payload_bytes)?))
+            let growing = Growing::new(directory, payload_bytes, 1, (frame, Blocks::Filled))?;
+            Ok((raw, growing, Queue::new(directory, payload_bytes)?))
         })?;
     }
     Ok(())
@@ -135,18 +144,22 @@ pub(crate) fn pipelined_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
             threads: 1,
             payload_bytes,
         };
-        bench.compare(&comparison, |directory| {
+        bench.compare_growing(&comparison, |directory| {
             let raw = Raw::new(directory, payload_bytes, in_flight, write)?;
-            Ok((raw, Submits::new(directory, payload_bytes, in_flight)?))
+            let blocks = blocks_for(write, SyncPolicy::default());
+            let growing = Growing::new(directory, payload_bytes, in_flight, (write, blocks))?;
+            Ok((raw, growing, Submits::new(directory, payload_bytes, in_flight)?))
         })?;
     }
     let (payload_bytes, name) = (1024, "append_batch, 1 MiB of 1 KiB".to_owned());
     let write = frame_bytes(payload_bytes, BATCH_RECORDS);
     let against = synced(write);
     let comparison = Comparison { name, against, bar: Bar::None, threads: 1, payload_bytes };
-    bench.compare(&comparison, |directory| {
+    bench.compare_growing(&comparison, |directory| {
         let raw = Raw::new(directory, payload_bytes, BATCH_RECORDS, write)?;
-        Ok((raw, Batches::new(directory, payload_bytes, BATCH_RECORDS)?))
+        let blocks = blocks_for(write, SyncPolicy::default());
+        let growing = Growing::new(directory, payload_bytes, BATCH_RECORDS, (write, blocks))?;
+        Ok((raw, growing, Batches::new(directory, payload_bytes, BATCH_RECORDS)?))
     })?;
     sent_bytes_row(bench)
 }
@@ -184,9 +197,11 @@ pub(crate) fn unsynced_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
                 payload_bytes,
             };
             let queue = |directory: &_| Queue::with_policy(directory, payload_bytes, policy);
-            bench.compare(&comparison, |directory| {
+            bench.compare_growing(&comparison, |directory| {
                 let raw = Raw::new(directory, payload_bytes, 1, frame)?;
-                Ok((raw.without_syncs(), queue(directory)?))
+                let files = (frame, blocks_for(frame, policy));
+                let growing = Growing::new(directory, payload_bytes, 1, files)?;
+                Ok((raw.without_syncs(), growing.without_syncs(), queue(directory)?))
             })?;
             let of_submit = [BAR_UNSYNCED_SUBMIT_100_B, BAR_UNSYNCED_SUBMIT_1_KIB];
             let comparison = Comparison {

@@ -1,0 +1,142 @@
+//! What files that grow allow: each block is written once, as in a log, and the next file is made
+//! while this one is written. What the limit of [`Raw`](crate::raw::Raw) leaves out is what a log
+//! cannot: it has one file, whose blocks are all there already.
+
+use std::error::Error;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use crate::measure::{Counts, Meter, Side, read_stamp, stamp};
+use crate::raw::{Blocks, FILE_BYTES, new_file};
+
+/// One thread that writes to one file after the other, and syncs unless it was told not to.
+pub(crate) struct Growing {
+    files: Mutex<Files>,
+    maker: Option<JoinHandle<()>>,
+    payload_bytes: usize,
+    records: usize,
+    write_bytes: usize,
+    is_synced: bool,
+    syncs: AtomicU64,
+}
+
+struct Files {
+    /// The last one is written to.
+    all: Vec<File>,
+    /// Where the next write goes in it.
+    at: u64,
+    /// The next ones, each made once the one before is taken.
+    next: Option<Receiver<File>>,
+}
+
+impl Growing {
+    /// Each write has `write_bytes` bytes and carries `records` payloads.
+    pub(crate) fn new(
+        directory: &Path,
+        payload_bytes: usize,
+        records: usize,
+        (write_bytes, blocks): (usize, Blocks),
+    ) -> Result<Self, Box<dyn Error>> {
+        let (sender, next) = sync_channel(0);
+        let first = new_file(directory, blocks)?;
+        let directory = PathBuf::from(directory);
+        let maker = std::thread::spawn(move || {
+            // Until nobody takes another one.
+            while let Ok(file) = new_file(&directory, blocks)
+                && sender.send(file).is_ok()
+            {}
+        });
+        let files = Mutex::new(Files { all: vec![first], at: 0, next: Some(next) });
+        let syncs = AtomicU64::new(0);
+        let maker = Some(maker);
+        Ok(Self { files, maker, payload_bytes, records, write_bytes, is_synced: true, syncs })
+    }
+
+    /// Leaves it to the system when the writes reach the disk.
+    pub(crate) fn without_syncs(mut self) -> Self {
+        self.is_synced = false;
+        self
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().expect("no writer panics")
+    }
+}
+
+impl Drop for Growing {
+    /// Waits until no file is made any more: the directory is about to be removed.
+    fn drop(&mut self) {
+        self.files().next = None;
+        drop(self.maker.take().map(JoinHandle::join));
+    }
+}
+
+impl Files {
+    /// The file and the place of the next write.
+    fn place(&mut self, bytes: usize) -> (&File, u64) {
+        let bytes = bytes as u64;
+        if self.at + bytes > FILE_BYTES as u64 {
+            let next = self.next.as_ref().expect("nobody writes any more");
+            self.all.push(next.recv().expect("the next file is made"));
+            self.at = 0;
+        }
+        let at = self.at;
+        self.at += bytes;
+        (self.all.last().expect("there is a first one"), at)
+    }
+}
+
+impl Side for Growing {
+    fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
+        let (mut bytes, mut number) = (vec![0x5a; self.write_bytes], first);
+        let mut files = self.files();
+        while meter.goes_on() {
+            for payload in bytes.chunks_exact_mut(self.payload_bytes).take(self.records) {
+                stamp(payload, thread, number);
+                number += 1;
+            }
+            let mut write = || {
+                let (file, at) = files.place(self.write_bytes);
+                file.write_all_at(&bytes, at).expect("the file takes a write");
+                if self.is_synced {
+                    file.sync_data().expect("the file syncs");
+                }
+            };
+            if self.is_synced {
+                meter.time(write);
+                self.syncs.fetch_add(1, Ordering::Relaxed);
+            } else {
+                meter.sample(number, &mut write);
+            }
+        }
+        number
+    }
+
+    fn counts(&self) -> Counts {
+        Counts::of_syncs(self.syncs.load(Ordering::Relaxed))
+    }
+
+    fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
+        let (files, mut bytes, mut number) = (self.files(), vec![0; self.write_bytes], 0);
+        for (i, file) in files.all.iter().enumerate() {
+            let is_last = i + 1 == files.all.len();
+            let written = if is_last { files.at } else { FILE_BYTES as u64 };
+            for write in 0..written / self.write_bytes as u64 {
+                let at = write * self.write_bytes as u64;
+                file.read_exact_at(&mut bytes, at).map_err(|e| e.to_string())?;
+                for payload in bytes.chunks_exact(self.payload_bytes).take(self.records) {
+                    if read_stamp(payload) != Some((0, number)) {
+                        return Err(format!("the files lost record {number}"));
+                    }
+                    number += 1;
+                }
+            }
+        }
+        if *acknowledged == [number] { Ok(()) } else { Err(format!("{number} were written")) }
+    }
+}
