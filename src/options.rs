@@ -176,7 +176,8 @@ impl Options {
     }
 
     /// How many bytes of what was just written stay in memory for consumers that keep up.
-    /// Default: 8 MiB.
+    /// Default: 8 MiB. Nothing stays where no consumer has come near the end of the log while as much
+    /// was written.
     #[must_use]
     pub fn recent_bytes(mut self, bytes: usize) -> Self {
         self.recent_bytes = bytes;

@@ -27,15 +27,19 @@ const YIELDS_MAX: usize = 16;
 
 /// Passes leadership on when it is dropped, and, should the leader panic, ends all waiting:
 /// whatever becomes of the leader, nobody waits for ever.
-struct Leading<'a>(&'a Commits);
+struct Leading<'a> {
+    commits: &'a Commits,
+    /// A gathering that was written, to be used again.
+    written: Option<Box<Gather>>,
+}
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let error = self.0.latch.set(&Error::Closed);
-            self.0.fail_replicas(&error);
+            let error = self.commits.latch.set(&Error::Closed);
+            self.commits.fail_replicas(&error);
         }
-        self.0.hand_off();
+        self.commits.hand_off(self.written.take());
     }
 }
 
@@ -56,14 +60,14 @@ impl Drop for Popped<'_> {
 impl Commits {
     /// Commits gatherings until `own` is done. The caller has set `leading`.
     pub(super) fn lead(&self, own: &Ticket) {
-        let leading = Leading(self);
+        let mut leading = Leading { commits: self, written: None };
         let linger = self.config.policy.linger();
         if !linger.is_zero() {
             thread::sleep(linger);
         } else if self.config.policy.syncs_commits() {
             self.await_company();
         }
-        while !own.is_done() && self.commit_front() {}
+        while !own.is_done() && self.commit_front(&mut leading.written) {}
         drop(leading);
     }
 
@@ -83,8 +87,9 @@ impl Commits {
 
     /// Gives leadership to a waiter of the next gathering that has one, or to nobody. What lies
     /// before that gathering is written on the way.
-    pub(super) fn hand_off(&self) {
+    pub(super) fn hand_off(&self, written: Option<Box<Gather>>) {
         let Some(mut core) = self.core.lock_in_drop() else { return };
+        core.recycle(written);
         let offered = core.queue.iter().any(|gather| gather.ticket.offer_lead());
         if offered {
             return;
@@ -104,11 +109,15 @@ impl Commits {
         }
     }
 
-    /// Writes the oldest gathering and answers for it. `false` if there was none.
-    fn commit_front(&self) -> bool {
+    /// Writes the oldest gathering and answers for it. `false` if there was none. `written` is the one
+    /// before, and then this one.
+    fn commit_front(&self, written: &mut Option<Box<Gather>>) -> bool {
         self.board_riders();
         let mut writer = self.writer.lock();
-        let popped = self.core.lock().pop();
+        let mut core = self.core.lock();
+        core.recycle(written.take());
+        let popped = core.pop();
+        drop(core);
         let Some(mut gather) = popped else { return false };
         let ticket = Arc::clone(&gather.ticket);
         let popped = Popped(&ticket);
@@ -117,13 +126,14 @@ impl Commits {
             None => self.write(&mut writer, &mut gather),
         };
         match result {
-            Ok(bytes) => {
-                let seen = self.publish(*gather, bytes);
+            Ok(shared) => {
+                let seen = self.publish(&mut gather, shared);
                 let done_at = writer.last_write;
                 drop(writer);
                 ticket.set_done_at(done_at);
                 self.resolve(&ticket, &Ok(()));
                 self.announce(seen);
+                *written = Some(gather);
                 if let Some(replicas) = &self.replicas {
                     replicas.outlet.settle();
                     // Who failed beside this write has answered those who waited then.
@@ -146,9 +156,13 @@ impl Commits {
         true
     }
 
-    /// Writes a gathering, and syncs it if the policy says so; returns its bytes as they are on the
-    /// disk.
-    fn write(&self, writer: &mut Writer, gather: &mut Gather) -> Result<Arc<Vec<u8>>, Error> {
+    /// Writes a gathering, and syncs it if the policy says so. Its bytes, as they are on the disk, stay
+    /// in it unless somebody else needs them: a replicator, or readers that keep up.
+    fn write(
+        &self,
+        writer: &mut Writer,
+        gather: &mut Gather,
+    ) -> Result<Option<Arc<Vec<u8>>>, Error> {
         let active = self.segments.active();
         let mut durable = self.marks.durable();
         if mutant::on(Mutant::WatermarkTooHigh) {
@@ -160,10 +174,14 @@ impl Commits {
         let at = active.segment.file_at(gather.start);
         debug_assert!(gather.end() <= active.segment.room_end(), "admission left room");
         let end = gather.end();
-        let bytes = Arc::new(std::mem::take(&mut gather.bytes));
-        write_full(&*active.segment.file, &bytes, at)
+        let bytes = gather.bytes.len() as u64;
+        write_full(&*active.segment.file, &gather.bytes, at)
             .map_err(|e| Error::io("write", &active.segment.name, e))?;
-        self.offer(gather, &bytes, active.segment.head.salt);
+        let is_shared = self.replicas.is_some() || self.segments.recent.is_wanted();
+        let shared = is_shared.then(|| Arc::new(std::mem::take(&mut gather.bytes)));
+        if let Some(bytes) = &shared {
+            self.offer(gather, bytes, active.segment.head.salt);
+        }
         if self.config.policy.syncs_commits() {
             self.sync_commit(&active).map_err(|e| Error::io("sync", &active.segment.name, e))?;
             Counters::add(&self.counters.syncs, 1);
@@ -177,7 +195,7 @@ impl Commits {
         if self.config.policy.syncs_commits() || mutant::on(Mutant::IntervalCountsAsDurable) {
             self.marks.raise_durable(end);
         } else {
-            let (before, written) = (writer.unsynced_bytes, bytes.len() as u64);
+            let (before, written) = (writer.unsynced_bytes, bytes);
             has_work |= writer.unsynced_since.is_none();
             writer.unsynced_since.get_or_insert(writer.last_write);
             writer.unsynced_bytes += written;
@@ -192,14 +210,14 @@ impl Commits {
         Counters::add(&self.counters.appended, gather.messages);
         Counters::add(&self.counters.frames, gather.frames.len() as u64);
         Counters::add(&self.counters.writes, 1);
-        Counters::add(&self.counters.bytes, bytes.len() as u64);
-        self.sizes.add(bytes.len() as u64);
+        Counters::add(&self.counters.bytes, bytes);
+        self.sizes.add(bytes);
         index(&active, gather);
         let due = self.spare_due.load(Ordering::Acquire);
         if gather.start.0 < due && end.0 >= due {
             self.files.notify();
         }
-        Ok(bytes)
+        Ok(shared)
     }
 
     /// Hands frames of this leader to the replicator.
@@ -233,21 +251,24 @@ impl Commits {
     }
 
     /// Shows readers what was written, if they may see it yet; returns whom to tell.
-    fn publish(&self, gather: Gather, bytes: Arc<Vec<u8>>) -> Seen {
-        let (start, end) = (gather.start, gather.start.plus(bytes.len() as u64));
-        let buffer = Shared::Memory(bytes);
-        let salt = self.segments.active().segment.head.salt;
-        self.segments.recent.push(Chunk { buffer, origin: 0, start, end, trusted: true, salt });
+    fn publish(&self, gather: &mut Gather, shared: Option<Arc<Vec<u8>>>) -> Seen {
+        let bytes = shared.as_ref().map_or(gather.bytes.len(), |shared| shared.len());
+        let (start, end) = (gather.start, gather.start.plus(bytes as u64));
+        if let Some(bytes) = shared {
+            let buffer = Shared::Memory(bytes);
+            let salt = self.segments.active().segment.head.salt;
+            self.segments.recent.push(Chunk { buffer, origin: 0, start, end, trusted: true, salt });
+        }
         let mut seen = Seen::default();
         let mut unseen = self.unseen.lock();
         // Under the lock: nobody may be answered for what readers are not shown yet.
         let visible = self.marks.visible();
         if visible >= end && unseen.is_empty() && gather.ticket.replicas().is_none() {
             show(&gather.touched);
-            seen.topics = gather.touched;
+            seen.topics = std::mem::take(&mut gather.touched);
             return seen;
         }
-        unseen.topics.extend(gather.touched.into_iter().map(|topic| (end, topic)));
+        unseen.topics.extend(gather.touched.drain(..).map(|topic| (end, topic)));
         unseen.add_ticket(end, &gather.ticket, &mut seen);
         unseen.take(visible, self.marks.replicated(), &mut seen);
         seen

@@ -424,10 +424,10 @@ impl Commits {
         drop(writer);
         if let Err(error) = marked {
             let error = self.fail(&error);
-            self.hand_off();
+            self.hand_off(None);
             return Err(error);
         }
-        self.hand_off();
+        self.hand_off(None);
         Ok(if due { Marked::Done } else { Marked::NotDurable })
     }
 

@@ -25,6 +25,9 @@ const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// No more room than this is made for entries before they come.
 const LIKELY_BYTES_MAX: usize = 128 * 1024;
 
+/// No more memory than this is kept for the next gathering.
+const KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// Tasks that wait, each until it is woken or no longer wants to be.
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
@@ -108,7 +111,7 @@ impl Media {
 }
 
 /// Entries that are written with one write and synced with one sync.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Gather {
     pub(crate) start: Position,
     /// Whole frames; their headers are filled in by the leader.
@@ -134,6 +137,17 @@ pub(crate) struct FrameStart {
 }
 
 impl Gather {
+    /// Begins anew at `start`, in the memory that is there.
+    fn renew(&mut self, start: Position, number: u64, ingested: bool, ticket: Arc<Ticket>) {
+        let Self { bytes, frames, touched, points, .. } = self;
+        bytes.clear();
+        frames.clear();
+        touched.clear();
+        points.clear();
+        (self.start, self.number, self.ingested, self.ticket) = (start, number, ingested, ticket);
+        (self.messages, self.calls) = (0, 0);
+    }
+
     pub(crate) fn end(&self) -> Position {
         self.start.plus(self.bytes.len() as u64)
     }
@@ -184,6 +198,8 @@ pub(crate) struct Core {
     pub(crate) last_calls: u64,
     /// How many bytes the next write is likely to have.
     likely_bytes: usize,
+    /// A gathering that was written: the next one is made of it, in memory that is there already.
+    written: Option<Box<Gather>>,
 }
 
 impl Core {
@@ -213,6 +229,14 @@ impl Core {
             next_gather: 0,
             last_calls: 0,
             likely_bytes: 0,
+            written: None,
+        }
+    }
+
+    /// Takes back a gathering that was written.
+    pub(crate) fn recycle(&mut self, written: Option<Box<Gather>>) {
+        if written.as_ref().is_some_and(|gather| gather.bytes.capacity() <= KEPT_BYTES_MAX) {
+            self.written = written;
         }
     }
 
@@ -347,19 +371,11 @@ impl Core {
         self.next_gather += 1;
         let waits_for_replicas = self.is_replicated && !ingested;
         let ticket = if waits_for_replicas { Ticket::replicated() } else { Ticket::default() };
-        self.queue.push_back(Box::new(Gather {
-            start: self.end,
-            // Most writes are about as large as the last one; growing to it would copy it twice.
-            bytes: Vec::with_capacity((HEADER_BYTES + bytes).max(self.likely_bytes)),
-            frames: Vec::new(),
-            ticket: Arc::new(ticket),
-            touched: Vec::new(),
-            points: Vec::new(),
-            messages: 0,
-            calls: 0,
-            ingested,
-            number: self.next_gather,
-        }));
+        let mut gather = self.written.take().unwrap_or_default();
+        gather.renew(self.end, self.next_gather, ingested, Arc::new(ticket));
+        // Most writes are about as large as the last one; growing to it would copy it twice.
+        gather.bytes.reserve((HEADER_BYTES + bytes).max(self.likely_bytes));
+        self.queue.push_back(gather);
     }
 
     /// Takes the oldest gathering to be written.

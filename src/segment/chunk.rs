@@ -11,6 +11,7 @@ use crate::mutant::{self, Mutant};
 use crate::offset::Position;
 use crate::storage::Mapping;
 use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that deliveries may hold on to.
 #[derive(Clone, Debug)]
@@ -119,36 +120,61 @@ impl Chunk {
     }
 }
 
-/// The chunks that were written last: what a consumer that keeps up reads.
+/// The chunks that were written last: what a consumer that keeps up reads. Where none does, nothing is
+/// kept: the memory is used again for the next write while it is still in the processor's cache.
 #[derive(Debug)]
 pub(crate) struct Recent {
-    chunks: RwLock<(VecDeque<Chunk>, usize)>,
-    bytes_max: usize,
+    kept: RwLock<Kept>,
+    bytes_max: u64,
+    /// How much was written since somebody last asked for what is, or would be, among the chunks.
+    unasked: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    chunks: VecDeque<Chunk>,
+    bytes: u64,
+    /// Where the last chunk ended.
+    end: Position,
 }
 
 impl Recent {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { chunks: RwLock::default(), bytes_max }
+        let bytes_max = bytes_max as u64;
+        Self { kept: RwLock::default(), bytes_max, unasked: AtomicU64::new(0) }
+    }
+
+    /// Whether what is written next is to be kept.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.unasked.load(Ordering::Relaxed) < self.bytes_max
     }
 
     pub(crate) fn push(&self, chunk: Chunk) {
-        let mut guard = self.chunks.write();
-        let (chunks, bytes) = &mut *guard;
-        *bytes += chunk.buffer.len();
-        chunks.push_back(chunk);
-        while *bytes > self.bytes_max {
-            let Some(oldest) = chunks.pop_front() else { break };
-            *bytes -= oldest.buffer.len();
+        let bytes = chunk.buffer.len() as u64;
+        let unasked = self.unasked.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let mut guard = self.kept.write();
+        let kept = &mut *guard;
+        kept.bytes += bytes;
+        kept.end = chunk.end;
+        kept.chunks.push_back(chunk);
+        // What nobody has asked for in so long is of no use, nor is what comes after it.
+        let max = if unasked < self.bytes_max { self.bytes_max } else { 0 };
+        while kept.bytes > max {
+            let Some(oldest) = kept.chunks.pop_front() else { break };
+            kept.bytes -= oldest.buffer.len() as u64;
         }
     }
 
     pub(crate) fn clear(&self) {
-        *self.chunks.write() = (VecDeque::new(), 0);
+        *self.kept.write() = Kept::default();
     }
 
     pub(crate) fn find(&self, at: Position) -> Option<Chunk> {
-        let guard = self.chunks.read();
-        let chunks = &guard.0;
+        let guard = self.kept.read();
+        if at.plus(self.bytes_max) >= guard.end && self.unasked.load(Ordering::Relaxed) > 0 {
+            self.unasked.store(0, Ordering::Relaxed);
+        }
+        let chunks = &guard.chunks;
         let after = chunks.partition_point(|chunk| chunk.start <= at);
         let chunk = chunks.get(after.checked_sub(1)?)?;
         chunk.holds(at).then(|| chunk.clone())
@@ -158,4 +184,52 @@ impl Recent {
 /// A difference of two positions within one file.
 pub(crate) fn usize_of(bytes: u64) -> usize {
     usize::try_from(bytes).expect("files are smaller than the address space")
+}
+
+#[cfg(all(test, not(ackline_shuttle)))]
+mod tests {
+    use super::*;
+
+    const BYTES: u64 = 100;
+
+    fn push(recent: &Recent, number: u64) {
+        let (start, buffer) = (Position(number * BYTES), Arc::new(vec![0; usize_of(BYTES)]));
+        let (buffer, end) = (Shared::Memory(buffer), start.plus(BYTES));
+        recent.push(Chunk { buffer, origin: 0, start, end, trusted: true, salt: 0 });
+    }
+
+    fn finds(recent: &Recent, number: u64) -> bool {
+        recent.find(Position(number * BYTES)).is_some()
+    }
+
+    #[test]
+    fn what_was_written_last_is_kept_for_readers_that_keep_up() {
+        let recent = Recent::new(1000);
+        for number in 0..100 {
+            push(&recent, number);
+            assert!(recent.is_wanted() && finds(&recent, number));
+        }
+        assert!(finds(&recent, 90) && !finds(&recent, 89));
+    }
+
+    #[test]
+    fn nothing_is_kept_that_nobody_asks_for() {
+        let recent = Recent::new(1000);
+        (0..9).for_each(|number| push(&recent, number));
+        assert!(recent.is_wanted(), "somebody may be about to ask");
+        push(&recent, 9);
+        assert!(!recent.is_wanted());
+        assert_eq!(recent.kept.read().bytes, 0);
+        assert!(!finds(&Recent::new(0), 0) && !Recent::new(0).is_wanted());
+    }
+
+    #[test]
+    fn it_is_kept_again_once_a_reader_catches_up() {
+        let recent = Recent::new(1000);
+        (0..30).for_each(|number| push(&recent, number));
+        assert!(!finds(&recent, 19) && !recent.is_wanted(), "that one is far behind");
+        assert!(!finds(&recent, 20) && recent.is_wanted());
+        push(&recent, 30);
+        assert!(finds(&recent, 30));
+    }
 }
