@@ -23,6 +23,8 @@
 
 #[path = "limits/backlog.rs"]
 mod backlog;
+#[path = "limits/calls.rs"]
+mod calls;
 #[path = "limits/consumers.rs"]
 mod consumers;
 #[path = "limits/cycle.rs"]
@@ -59,10 +61,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use growing::Growing;
 use measure::{Plan, Side};
 use process::Disk;
-use raw::Raw;
 use report::{Bar, Row};
 
 /// A frame's header, and what an entry has before its payload; see `docs/format.md`.
@@ -230,21 +230,23 @@ impl Bench {
         self.clear(directory)
     }
 
-    /// The same with what files that grow leave of the limit, measured beside it.
-    fn compare_growing<B: Side>(
+    /// The same with what is left of the limit by something that a log cannot do without, measured
+    /// beside it.
+    fn compare_with<A: Side, B: Side, C: Side>(
         &mut self,
         comparison: &Comparison,
-        make: impl FnOnce(&Path) -> Result<(Raw, Growing, B), Box<dyn Error>>,
+        without: &str,
+        make: impl FnOnce(&Path) -> Result<(A, B, C), Box<dyn Error>>,
     ) -> Result<(), Box<dyn Error>> {
         let Comparison { name, against, bar, threads, payload_bytes } = comparison;
         if !self.wants(name) {
             return Ok(());
         }
         let directory = self.new_directory()?;
-        let (limit, growing, ours) = make(directory.path())?;
+        let (limit, left, ours) = make(directory.path())?;
         process::settle(directory.path())?;
         let plan = &self.arguments.plan;
-        let sides: [&dyn Side; 3] = [&limit, &ours, &growing];
+        let sides: [&dyn Side; 3] = [&limit, &ours, &left];
         let measured = measure::in_turns(&sides, *threads, *payload_bytes, plan)
             .map_err(|error| format!("{name}: {error}"))?;
         let (threads, payload_bytes) = (*threads, *payload_bytes);
@@ -254,11 +256,11 @@ impl Bench {
         };
         let whole = as_much(name.clone(), against, *bar);
         self.push(Row::compare(&whole, &measured[0], &measured[1]));
-        let growing_alone = as_much(format!("{name}: files that grow"), against, Bar::None);
-        self.push(Row::compare(&growing_alone, &measured[0], &measured[2]));
-        let of_growing = as_much(format!("{name}: of these"), "files that grow", Bar::None);
-        self.push(Row::compare(&of_growing, &measured[2], &measured[1]));
-        drop((limit, growing, ours));
+        let what_is_left = as_much(format!("{name}: {without}"), against, Bar::None);
+        self.push(Row::compare(&what_is_left, &measured[0], &measured[2]));
+        let of_that = as_much(format!("{name}: of these"), without, Bar::None);
+        self.push(Row::compare(&of_that, &measured[2], &measured[1]));
+        drop((limit, left, ours));
         self.clear(directory)
     }
 

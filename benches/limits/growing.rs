@@ -19,8 +19,10 @@ pub(crate) struct Growing {
     files: Mutex<Files>,
     maker: Option<JoinHandle<()>>,
     payload_bytes: usize,
-    records: usize,
+    pub(crate) records: usize,
     write_bytes: usize,
+    /// Where in a write the first payload lies, and how far it is to the next.
+    layout: (usize, usize),
     is_synced: bool,
     syncs: AtomicU64,
 }
@@ -53,8 +55,15 @@ impl Growing {
         });
         let files = Mutex::new(Files { all: vec![first], at: 0, next: Some(next) });
         let syncs = AtomicU64::new(0);
-        let maker = Some(maker);
-        Ok(Self { files, maker, payload_bytes, records, write_bytes, is_synced: true, syncs })
+        let (maker, layout) = (Some(maker), (0, payload_bytes));
+        let is_synced = true;
+        Ok(Self { files, maker, payload_bytes, records, write_bytes, layout, is_synced, syncs })
+    }
+
+    /// Expects the payloads at other places than one behind the other.
+    pub(crate) fn laid_out(mut self, first: usize, stride: usize) -> Self {
+        self.layout = (first, stride);
+        self
     }
 
     /// Leaves it to the system when the writes reach the disk.
@@ -63,8 +72,23 @@ impl Growing {
         self
     }
 
+    pub(crate) fn is_synced(&self) -> bool {
+        self.is_synced
+    }
+
     fn files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().expect("no writer panics")
+    }
+
+    /// Writes so many records, and syncs if it is to.
+    pub(crate) fn write(&self, bytes: &[u8]) {
+        let mut files = self.files();
+        let (file, at) = files.place(bytes.len());
+        file.write_all_at(bytes, at).expect("the file takes a write");
+        if self.is_synced {
+            file.sync_data().expect("the file syncs");
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -94,24 +118,15 @@ impl Files {
 impl Side for Growing {
     fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let (mut bytes, mut number) = (vec![0x5a; self.write_bytes], first);
-        let mut files = self.files();
         while meter.goes_on() {
             for payload in bytes.chunks_exact_mut(self.payload_bytes).take(self.records) {
                 stamp(payload, thread, number);
                 number += 1;
             }
-            let mut write = || {
-                let (file, at) = files.place(self.write_bytes);
-                file.write_all_at(&bytes, at).expect("the file takes a write");
-                if self.is_synced {
-                    file.sync_data().expect("the file syncs");
-                }
-            };
             if self.is_synced {
-                meter.time(write);
-                self.syncs.fetch_add(1, Ordering::Relaxed);
+                meter.time(|| self.write(&bytes));
             } else {
-                meter.sample(number, &mut write);
+                meter.sample(number, || self.write(&bytes));
             }
         }
         number
@@ -129,7 +144,9 @@ impl Side for Growing {
             for write in 0..written / self.write_bytes as u64 {
                 let at = write * self.write_bytes as u64;
                 file.read_exact_at(&mut bytes, at).map_err(|e| e.to_string())?;
-                for payload in bytes.chunks_exact(self.payload_bytes).take(self.records) {
+                let (first, stride) = self.layout;
+                for at in (first..).step_by(stride).take(self.records) {
+                    let payload = &bytes[at..at + self.payload_bytes];
                     if read_stamp(payload) != Some((0, number)) {
                         return Err(format!("the files lost record {number}"));
                     }

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use ackline::SyncPolicy;
 
+use crate::calls::Calls;
 use crate::growing::Growing;
 use crate::ideal::{Design, Ideal};
 use crate::mapped::Copies;
@@ -29,6 +30,10 @@ const BAR_SENT_BYTES: Bar = Bar::AtMost(1.2);
 const BATCH_RECORDS: usize = 1024;
 /// How many records are under way where nothing waits for a disk.
 const UNSYNCED_IN_FLIGHT: usize = 1024;
+
+/// What is measured beside a limit.
+const GROWING: &str = "files that grow";
+const CALLS: &str = "the least of such calls";
 
 /// As many bytes as our frame with these records.
 fn frame_bytes(payload_bytes: usize, records: usize) -> usize {
@@ -58,7 +63,7 @@ pub(crate) fn single_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
             threads: 1,
             payload_bytes,
         };
-        bench.compare_growing(&comparison, |directory| {
+        bench.compare_with(&comparison, GROWING, |directory| {
             let raw = Raw::new(directory, payload_bytes, 1, frame)?;
             let growing = Growing::new(directory, payload_bytes, 1, (frame, Blocks::Filled))?;
             Ok((raw, growing, Queue::new(directory, payload_bytes)?))
@@ -144,18 +149,18 @@ pub(crate) fn pipelined_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
             threads: 1,
             payload_bytes,
         };
-        bench.compare_growing(&comparison, |directory| {
+        bench.compare_with(&comparison, CALLS, |directory| {
             let raw = Raw::new(directory, payload_bytes, in_flight, write)?;
             let blocks = blocks_for(write, SyncPolicy::default());
-            let growing = Growing::new(directory, payload_bytes, in_flight, (write, blocks))?;
-            Ok((raw, growing, Submits::new(directory, payload_bytes, in_flight)?))
+            let calls = Calls::new(directory, payload_bytes, in_flight, blocks)?;
+            Ok((raw, calls, Submits::new(directory, payload_bytes, in_flight)?))
         })?;
     }
     let (payload_bytes, name) = (1024, "append_batch, 1 MiB of 1 KiB".to_owned());
     let write = frame_bytes(payload_bytes, BATCH_RECORDS);
     let against = synced(write);
     let comparison = Comparison { name, against, bar: Bar::None, threads: 1, payload_bytes };
-    bench.compare_growing(&comparison, |directory| {
+    bench.compare_with(&comparison, GROWING, |directory| {
         let raw = Raw::new(directory, payload_bytes, BATCH_RECORDS, write)?;
         let blocks = blocks_for(write, SyncPolicy::default());
         let growing = Growing::new(directory, payload_bytes, BATCH_RECORDS, (write, blocks))?;
@@ -197,11 +202,10 @@ pub(crate) fn unsynced_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
                 payload_bytes,
             };
             let queue = |directory: &_| Queue::with_policy(directory, payload_bytes, policy);
-            bench.compare_growing(&comparison, |directory| {
+            bench.compare_with(&comparison, CALLS, |directory| {
                 let raw = Raw::new(directory, payload_bytes, 1, frame)?;
-                let files = (frame, blocks_for(frame, policy));
-                let growing = Growing::new(directory, payload_bytes, 1, files)?;
-                Ok((raw.without_syncs(), growing.without_syncs(), queue(directory)?))
+                let calls = Calls::new(directory, payload_bytes, 1, blocks_for(frame, policy))?;
+                Ok((raw.without_syncs(), calls.without_syncs(), queue(directory)?))
             })?;
             let of_submit = [BAR_UNSYNCED_SUBMIT_100_B, BAR_UNSYNCED_SUBMIT_1_KIB];
             let comparison = Comparison {
@@ -210,9 +214,16 @@ pub(crate) fn unsynced_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
                 bar: bar(of_submit[usize::from(payload_bytes != 100)]),
                 ..comparison
             };
-            bench.compare(&comparison, |directory| {
+            bench.compare_with(&comparison, CALLS, |directory| {
                 let copies = Copies::new(directory, payload_bytes)?;
-                Ok((copies, Submits::on(queue(directory)?, UNSYNCED_IN_FLIGHT)))
+                let write = frame_bytes(payload_bytes, UNSYNCED_IN_FLIGHT);
+                let blocks = blocks_for(write, policy);
+                let calls = Calls::new(directory, payload_bytes, UNSYNCED_IN_FLIGHT, blocks)?;
+                Ok((
+                    copies,
+                    calls.without_syncs(),
+                    Submits::on(queue(directory)?, UNSYNCED_IN_FLIGHT),
+                ))
             })?;
         }
     }
