@@ -55,7 +55,8 @@ impl Clock for SystemClock {
 /// Milliseconds since the Unix epoch; times before it count as the epoch itself.
 pub(crate) fn to_wall_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    let whole = since.as_secs().saturating_mul(1000);
+    whole.saturating_add(u64::from(since.subsec_millis()))
 }
 
 /// The inverse of [`to_wall_ms`], saturating at the last time that the platform can express.

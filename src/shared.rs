@@ -242,10 +242,10 @@ pub(crate) fn create_topic(
         NAME_ENTRY_BYTES,
         |_| None,
         |enlisting| {
-            if let Some(id) = enlisting.core.state.topic_named(name) {
+            if let Some(id) = enlisting.state.topic_named(name) {
                 return Ok(id);
             }
-            enlisting.core.check_topics(topics_max)?;
+            enlisting.check_topics(topics_max)?;
             Ok(enlisting.topic(name))
         },
     )?;

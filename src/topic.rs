@@ -160,7 +160,7 @@ impl Topic {
         let acknowledged = acknowledged(&shared.commits, self.ack);
         shared.commits.commit((Class::Append, self.ack), bytes, offset_of, |enlisting| {
             self.check_there()?;
-            let mut next = enlisting.core.state.topic(id).map_or(0, |topic| topic.next);
+            let mut next = enlisting.state.topic(id).map_or(0, |topic| topic.next);
             if mutant::on(Mutant::ConditionOnVisible) {
                 next = self.offsets().end.0;
             }
@@ -188,18 +188,20 @@ impl Topic {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn submit(&self, record: impl Into<Record>) -> Pending<Receipt> {
-        let (record, id) = (record.into(), self.runtime.id);
+        let record = record.into();
         let commits = &self.shared().commits;
-        let now_ms = commits.clock.wall_ms();
+        let bytes = match self.check(&record) {
+            Ok(bytes) => bytes,
+            Err(error) => return Pending::failed(error),
+        };
+        let (id, now_ms) = (self.runtime.id, commits.clock.wall_ms());
         let acknowledged = acknowledged(commits, self.ack);
-        let enlisted = self.check(&record).and_then(|bytes| {
-            commits.enlist(Class::Append, bytes, |enlisting| {
-                self.check_there()?;
-                let position = enlisting.position();
-                let time = record.timestamp_ms(now_ms);
-                let offset = enlisting.message(id, time, &record.content());
-                Ok(Receipt { offset: Offset(offset), position, acknowledged })
-            })
+        let enlisted = commits.enlist(Class::Append, bytes, |enlisting| {
+            self.check_there()?;
+            let position = enlisting.position();
+            let time = record.timestamp_ms(now_ms);
+            let offset = enlisting.message(id, time, &record.content());
+            Ok(Receipt { offset: Offset(offset), position, acknowledged })
         });
         match enlisted {
             Ok((receipt, ticket)) => {
@@ -240,7 +242,7 @@ impl Topic {
         shared.commits.commit((Class::Append, self.ack), bytes, offset_of, |enlisting| {
             self.check_there()?;
             let position = enlisting.position();
-            let next = enlisting.core.state.topic(id).map_or(0, |topic| topic.next);
+            let next = enlisting.state.topic(id).map_or(0, |topic| topic.next);
             let mut offsets = Offset(next)..Offset(next);
             for record in &records {
                 let time = record.timestamp_ms(now_ms);

@@ -3,17 +3,19 @@
 
 use std::sync::Arc;
 
+use crate::error::Result;
 use crate::format::entry::{self, Content, Progress};
 use crate::mutant::{self, Mutant};
 use crate::offset::{Epoch, GroupId, Position, TopicId};
 use crate::segment::index::{Point, STRIDE_BYTES};
-use crate::state::Contradiction;
+use crate::state::{Contradiction, State};
 
-use super::queue::{Core, Gather};
+use super::queue::{Gather, TopicSlot, add_topic, check_topics};
 
 /// Adds entries to the log and to the state at once.
 pub(crate) struct Enlisting<'a> {
-    pub(crate) core: &'a mut Core,
+    pub(crate) state: &'a mut State,
+    pub(super) topics: &'a mut Vec<TopicSlot>,
     pub(super) gather: &'a mut Gather,
 }
 
@@ -31,7 +33,7 @@ impl Enlisting<'_> {
         timestamp_ms: u64,
         content: &Content<'_>,
     ) -> u64 {
-        let (offset, latest_ms) = self.core.state.append(topic, timestamp_ms);
+        let (offset, latest_ms) = self.state.append(topic, timestamp_ms);
         entry::encode_message(&mut self.gather.bytes, topic, offset, timestamp_ms, content);
         self.note_message(topic, offset, latest_ms);
         self.count();
@@ -41,7 +43,7 @@ impl Enlisting<'_> {
     /// Remembers what readers will be shown, and where they find it.
     fn note_message(&mut self, topic: TopicId, offset: u64, latest_ms: u64) {
         let (at, gather) = (self.position(), &mut *self.gather);
-        let slot = &mut self.core.topics[topic.0 as usize];
+        let slot = &mut self.topics[topic.0 as usize];
         match slot.touched {
             Some((number, i)) if number == gather.number => gather.touched[i].1 = offset + 1,
             _ => {
@@ -57,23 +59,27 @@ impl Enlisting<'_> {
     }
 
     /// Takes in the entries of a frame that lies in the gathering as it came.
-    pub(super) fn take_all(&mut self, body: &[u8], entries: u32) -> Result<(), Contradiction> {
+    pub(super) fn take_all(
+        &mut self,
+        body: &[u8],
+        entries: u32,
+    ) -> std::result::Result<(), Contradiction> {
         for entry in entry::Entries::new(body, entries) {
             let entry = entry.map_err(|bad| Contradiction {
                 expected: "entries of this version".to_owned(),
                 found: format!("{bad:?}"),
             })?;
             let before = match &entry {
-                entry::Entry::Message(message) => self.core.state.topic(message.topic),
+                entry::Entry::Message(message) => self.state.topic(message.topic),
                 _ => None,
             };
             let latest_ms = before.map_or(0, |topic| topic.latest_ms);
-            self.core.state.apply(&entry)?;
+            self.state.apply(&entry)?;
             match entry {
                 entry::Entry::Message(message) => {
                     self.note_message(message.topic, message.offset, latest_ms);
                 }
-                entry::Entry::Topic { name, .. } => self.core.add_topic(Arc::from(name), 0, 0),
+                entry::Entry::Topic { name, .. } => add_topic(self.topics, Arc::from(name), 0, 0),
                 _ => {}
             }
         }
@@ -87,12 +93,17 @@ impl Enlisting<'_> {
         self.apply(&entry::Entry::Epoch { epoch, start });
     }
 
+    /// Fails unless there may be one more topic.
+    pub(crate) fn check_topics(&self, topics_max: usize) -> Result<()> {
+        check_topics(self.topics, topics_max)
+    }
+
     /// Adds a topic that does not exist yet.
     pub(crate) fn topic(&mut self, name: &str) -> TopicId {
-        let id = TopicId(u32::try_from(self.core.topics.len()).expect("topics are bounded"));
+        let id = TopicId(u32::try_from(self.topics.len()).expect("topics are bounded"));
         entry::encode_topic(&mut self.gather.bytes, id, 0, 0, name);
         self.apply(&entry::Entry::Topic { id, next: 0, latest_ms: 0, name });
-        self.core.add_topic(Arc::from(name), 0, 0);
+        add_topic(self.topics, Arc::from(name), 0, 0);
         id
     }
 
@@ -121,7 +132,7 @@ impl Enlisting<'_> {
     }
 
     fn apply(&mut self, entry: &entry::Entry<'_>) {
-        self.core.state.apply(entry).expect("entries are made from the state that they change");
+        self.state.apply(entry).expect("entries are made from the state that they change");
         self.count();
     }
 

@@ -159,7 +159,6 @@ impl Gather {
 pub(crate) struct Core {
     pub(crate) state: State,
     pub(crate) topics: Vec<TopicSlot>,
-    /// Boxed: each call takes the last one out to add to it, which would copy it twice.
     pub(crate) queue: VecDeque<Box<Gather>>,
     /// Some thread commits, or has been asked to.
     pub(crate) leading: bool,
@@ -291,16 +290,11 @@ impl Core {
 
     /// Fails unless there may be one more topic.
     pub(crate) fn check_topics(&self, topics_max: usize) -> Result<()> {
-        let (bytes, max) = (self.topics.len() as u64 + 1, topics_max as u64);
-        if bytes > max {
-            return Err(Error::TooLarge { what: "number of topics", bytes, max });
-        }
-        Ok(())
+        check_topics(&self.topics, topics_max)
     }
 
     pub(crate) fn add_topic(&mut self, name: Arc<str>, start: u64, next: u64) {
-        let id = TopicId(u32::try_from(self.topics.len()).expect("topics are bounded"));
-        self.topics.push(TopicSlot::new(id, name, start, next));
+        add_topic(&mut self.topics, name, start, next);
     }
 
     /// Adds entries of together at most `bytes`, all to one frame.
@@ -313,11 +307,12 @@ impl Core {
         add: impl FnOnce(&mut Enlisting<'_>) -> Result<R>,
     ) -> Result<(R, Arc<Ticket>)> {
         self.choose_gather(false, bytes);
-        let mut gather = self.queue.pop_back().expect("a gathering is open");
+        let Self { state, topics, queue, .. } = self;
+        let gather = queue.back_mut().expect("a gathering is open");
         let before = gather.bytes.len();
-        open_frame(&mut gather, bytes);
+        open_frame(gather, bytes);
         let empty = gather.bytes.len();
-        let added = add(&mut Enlisting { core: self, gather: &mut gather });
+        let added = add(&mut Enlisting { state, topics, gather });
         let ticket = if gather.bytes.len() == empty {
             // Nothing was added: take back the header of a frame that was opened for it.
             gather.bytes.truncate(before);
@@ -328,9 +323,10 @@ impl Core {
             Arc::clone(&gather.ticket)
         };
         self.queued_bytes += gather.bytes.len() - before;
-        if !gather.bytes.is_empty() {
+        if gather.bytes.is_empty() {
+            self.queue.pop_back();
+        } else {
             self.end = gather.end();
-            self.queue.push_back(gather);
         }
         added.map(|value| (value, ticket))
     }
@@ -343,15 +339,15 @@ impl Core {
         bytes: &[u8],
     ) -> std::result::Result<Arc<Ticket>, Contradiction> {
         self.choose_gather(true, bytes.len());
-        let mut gather = self.queue.pop_back().expect("a gathering is open");
+        let Self { state, topics, queue, .. } = self;
+        let gather = queue.back_mut().expect("a gathering is open");
         gather.frames.push(FrameStart { at: gather.bytes.len(), entries: header.entries });
         gather.bytes.extend_from_slice(bytes);
-        let mut enlisting = Enlisting { core: self, gather: &mut gather };
+        let mut enlisting = Enlisting { state, topics, gather };
         let taken = enlisting.take_all(&bytes[HEADER_BYTES..], header.entries);
         let ticket = Arc::clone(&gather.ticket);
         self.queued_bytes += bytes.len();
         self.end = gather.end();
-        self.queue.push_back(gather);
         let (sequence, epoch) = (header.sequence + 1, header.epoch);
         self.ingested = Some(Tail { sequence, chain: identity, epoch });
         taken.map(|()| ticket)
@@ -402,6 +398,19 @@ impl Core {
             self.end = back.end();
         }
     }
+}
+
+pub(super) fn check_topics(topics: &[TopicSlot], topics_max: usize) -> Result<()> {
+    let (bytes, max) = (topics.len() as u64 + 1, topics_max as u64);
+    if bytes > max {
+        return Err(Error::TooLarge { what: "number of topics", bytes, max });
+    }
+    Ok(())
+}
+
+pub(super) fn add_topic(topics: &mut Vec<TopicSlot>, name: Arc<str>, start: u64, next: u64) {
+    let id = TopicId(u32::try_from(topics.len()).expect("topics are bounded"));
+    topics.push(TopicSlot::new(id, name, start, next));
 }
 
 /// Sees to it that the last frame of a gathering has room for `bytes` more.

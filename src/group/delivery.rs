@@ -292,7 +292,7 @@ impl Letter<'_> {
         let bytes = content.encoded_bytes() + beside;
         // It settles its source: refused where appends are, it would keep the log full for ever.
         let ((), ticket) = commits.enlist(Class::Progress, bytes, |enlisting| {
-            let known = enlisting.core.state.topic_named(topic);
+            let known = enlisting.state.topic_named(topic);
             let id = known.unwrap_or_else(|| enlisting.topic(topic));
             enlisting.message(id, now_ms, &content);
             if !mutant::on(Mutant::DeadLetterApart) {

@@ -174,7 +174,7 @@ fn create(topic: &Topic, group: &str, given: &Given) -> Result<GroupId> {
         NAME_ENTRY_BYTES,
         |_| None,
         |enlisting| {
-            let state = &enlisting.core.state;
+            let state = &enlisting.state;
             if let Some(known) = state.group_named(id, group) {
                 enlisting.group(known, id, floor, may_lag, group);
                 return Ok(known);

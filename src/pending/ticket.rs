@@ -129,6 +129,11 @@ impl Ticket {
         self.done.load(Ordering::Acquire)
     }
 
+    /// Done, and well. Whoever asks for no more is spared the copy of a result.
+    pub(crate) fn is_ok(&self) -> bool {
+        self.is_done() && !self.failed.load(Ordering::Relaxed)
+    }
+
     /// Whether the outcome here is what was asked for.
     fn is_enough(&self, ack: Ack) -> bool {
         ack == Ack::Synced || self.replicas.is_none()
