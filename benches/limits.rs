@@ -9,6 +9,7 @@
 //! - `--large` for backlogs of 1 and 10 GiB and of 100 million messages, too: it needs 15 GB of disk;
 //! - `--dir DIRECTORY` to measure another file system than the one with the build directory;
 //! - `--design 4` to compare with this design of the ideal rather than the fastest;
+//! - `--docs` to write `docs/limits.md`;
 //! - `--strict` to end with a failure where a bar is missed.
 //!
 //! Raw sides write to a file that was filled with zeros and synced, so that a write changes no
@@ -35,6 +36,9 @@ mod growing;
 mod ideal;
 #[path = "limits/latency.rs"]
 mod latency;
+#[path = "peers/src/machine.rs"]
+#[allow(dead_code, reason = "the other crate uses more of it")]
+mod machine;
 #[path = "limits/mapped.rs"]
 mod mapped;
 #[path = "limits/measure.rs"]
@@ -83,6 +87,7 @@ struct Arguments {
     directory: PathBuf,
     is_strict: bool,
     is_large: bool,
+    is_for_docs: bool,
     design: Option<usize>,
     /// What this process is for, if it was started by another one.
     role: Option<Role>,
@@ -104,8 +109,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir_in(&arguments.directory)?;
     let mut bench = Bench { directory: directory.path().to_owned(), arguments, rows: Vec::new() };
     // Where others are at work, only the ratios mean something.
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("load before: {}", load.split(' ').next().unwrap_or("unknown"));
+    let load = machine::load();
+    println!("load before: {load}");
     println!(
         "each point {:?} in {} rounds, the sides in turns, in {}",
         bench.arguments.plan.time,
@@ -128,6 +133,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../limits.json");
     std::fs::write(&path, report::json(rows, &arguments.plan))?;
     println!("written to limits.json in the build directory");
+    if arguments.is_for_docs {
+        let machine = machine::Machine::read(&arguments.directory);
+        let page = report::page(rows, &arguments.plan, &machine, &load);
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/limits.md"), page)?;
+        println!("and to docs/limits.md");
+    }
     if arguments.is_strict && rows.iter().any(|row| row.met() == Some(false)) {
         return Err("a bar was missed".into());
     }
@@ -144,6 +155,7 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
         directory,
         is_strict: false,
         is_large: false,
+        is_for_docs: false,
         design: None,
         role: None,
     };
@@ -159,6 +171,7 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
             Long("design") => parsed.design = Some(parser.value()?.parse()?),
             Long("strict") => parsed.is_strict = true,
             Long("large") => parsed.is_large = true,
+            Long("docs") => parsed.is_for_docs = true,
             Long("fill") => parsed.role = Some(Role::Fill),
             Long("hold") => parsed.role = Some(Role::Hold(parser.value()?.parse()?)),
             // Cargo passes it to every benchmark.

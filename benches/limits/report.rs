@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::Comparison;
+use crate::machine::Machine;
 use crate::measure::{self, Latencies, Measured, Plan, Spread, Turn, number, spread};
 
 /// What is aimed at.
@@ -221,6 +222,58 @@ pub(crate) fn table(rows: &[Row]) -> String {
          meanwhile, by whomever. MiB held by the process, apart from maps of files:\n{bytes}\n{ratios}\n{limits}"
     )
 }
+
+/// The rows as a page of documentation.
+pub(crate) fn page(rows: &[Row], plan: &Plan, machine: &Machine, load: &str) -> String {
+    let Machine { processor, cores, memory, file_system, kernel } = machine;
+    let (seconds, rounds) = (plan.time.as_secs_f64(), plan.rounds);
+    let mut out = format!(
+        "# What the machine allows\n\n\
+         Generated; do not edit. One command makes it anew:\n\n\
+         ```sh\ncargo bench --bench limits -- --docs\n```\n\n\
+         {processor}, {cores} cores; {memory}; {file_system}; {kernel}; load when it began {load}. \
+         {seconds} s of each side in each of {rounds} rounds, in turns of 70 ms. Ratios are medians \
+         over the rounds (least–greatest).\n\n{EXPLANATION}\n\
+         | what | ratio | aim | | records/s | the other's | divided by |\n\
+         |---|--:|--:|---|--:|--:|---|\n"
+    );
+    for row in rows {
+        let Spread { min, median, max } = row.figure;
+        let met = match row.met() {
+            Some(true) => "met",
+            Some(false) => "**not met**",
+            None => "",
+        };
+        let bar = if row.bar == Bar::None { String::new() } else { row.bar.shown() };
+        let rate = |side: fn(&Sides) -> &Figures| {
+            row.sides
+                .as_ref()
+                .map_or(String::new(), |sides| format!("{:.0}", side(sides).rate.median))
+        };
+        let (ours, theirs) = (rate(|sides| &sides.ours), rate(|sides| &sides.theirs));
+        writeln!(
+            out,
+            "| {} | {median:.2} ({min:.2}–{max:.2}) | {bar} | {met} | {ours} | {theirs} | {} |",
+            row.name, row.against
+        )
+        .expect("a string takes text");
+    }
+    out
+}
+
+/// What a reader of the page has to know of the rows.
+const EXPLANATION: &str = "\
+The limit is what raw calls of the system, or memory, do without any queue: one file of zeros, all of whose blocks are
+there already, written again and again; one thread that copies into a map. A log needs more than that, whatever it is
+made of, and how much of the limit that leaves is measured in the same turns where an aim is missed:
+
+- *files that grow*: each block is written once, and somebody has to make the next ones meanwhile;
+- *the least of such calls*: the record is handed over by a call that any thread may make, so it is copied, stamped
+  with the time and given a number under a lock, and the caller gets a handle; frames have a checksum and go to files
+  that grow. No topics, no index, no groups, nothing is shown to readers.
+
+*of these* is what ackline reaches of that.
+";
 
 /// The rows as JSON. No name holds a character that would have to be escaped.
 pub(crate) fn json(rows: &[Row], plan: &Plan) -> String {

@@ -12,7 +12,7 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
 }
 
-const UNKNOWN: &str = "unknown";
+pub(crate) const UNKNOWN: &str = "unknown";
 
 impl Machine {
     pub(crate) fn read(directory: &Path) -> Self {
@@ -52,7 +52,7 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The type and options of what is mounted nearest above a directory.
-fn file_system(mounts: &str, directory: &Path) -> String {
+pub(crate) fn file_system(mounts: &str, directory: &Path) -> String {
     let directory = directory.canonicalize().unwrap_or_default();
     let mounts = mounts.lines().filter_map(|line| {
         let mut columns = line.split(' ').skip(1);
@@ -69,24 +69,4 @@ pub(crate) fn version(name: &str) -> &'static str {
     let entry = format!("name = \"{name}\"\nversion = \"");
     let version = LOCK.split_once(&entry).and_then(|(_, rest)| rest.split('"').next());
     version.unwrap_or(UNKNOWN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::peer;
-
-    #[test]
-    fn the_lock_file_knows_the_version_of_every_peer() {
-        for kind in peer::ALL {
-            assert_ne!(version(kind.name), UNKNOWN, "{}", kind.name);
-        }
-    }
-
-    #[test]
-    fn the_file_system_is_the_one_mounted_nearest() {
-        let mounts = "a / ext4 rw 0 0\nb /proc proc ro 0 0\n";
-        assert_eq!(file_system(mounts, Path::new("/proc")), "proc (ro)");
-        assert_eq!(file_system(mounts, Path::new("/")), "ext4 (rw)");
-    }
 }

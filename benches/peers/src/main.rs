@@ -30,6 +30,8 @@ mod count;
 mod docs;
 mod limit;
 mod machine;
+#[cfg(test)]
+mod machine_tests;
 mod parent;
 mod peer;
 mod peers;
