@@ -66,7 +66,7 @@ const SAMPLE_EVERY: u64 = 64;
 /// Nanoseconds, within a percent.
 pub(crate) type Latencies = Histogram<u32>;
 
-fn no_latencies() -> Latencies {
+pub(crate) fn no_latencies() -> Latencies {
     let (low, high) = (16, 60_000_000_000);
     Histogram::new_with_bounds(low, high, 2).expect("the bounds are in order")
 }

@@ -7,14 +7,14 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::measure::{self, Plan, Side, Turn};
+use crate::measure::{self, Measured, Plan, Side, Turn};
 use crate::peer::{Failure, Kind, Mode, OURS, Setup};
 use crate::sides;
 use crate::workload::{BATCH_RECORDS, Workload};
 use crate::{limit, workload};
 
-/// The rounds of each side: the limit, ackline, and the peer unless it is ackline.
-pub(crate) type Rounds = Vec<Vec<Vec<Turn>>>;
+/// What was measured of each side: the limit, ackline, and the peer unless it is ackline.
+pub(crate) type Sides = Vec<Measured>;
 
 /// Measures one workload of one peer, next to the limit and to ackline.
 pub(crate) fn measure(
@@ -23,7 +23,7 @@ pub(crate) fn measure(
     directory: &Path,
     design: usize,
     plan: &Plan,
-) -> Result<Rounds, Failure> {
+) -> Result<Sides, Failure> {
     let mut all = vec![limit::make(workload, directory, design)?];
     all.push(sides::make(OURS, workload, &directory.join(OURS.name), plan)?);
     if kind.name != OURS.name {
@@ -31,8 +31,7 @@ pub(crate) fn measure(
     }
     let sides: Vec<&dyn Side> = all.iter().map(AsRef::as_ref).collect();
     let measured = measure::in_turns(&sides, workload.threads, workload.payload_bytes, plan);
-    let measured = measured.map_err(|error| Failure::from(error.to_string()))?;
-    Ok(measured.into_iter().map(|side| side.rounds).collect())
+    measured.map_err(|error| error.to_string().into())
 }
 
 /// Appends durably so many times, for whoever counts the system calls.
@@ -65,14 +64,22 @@ pub(crate) fn workload(name: &str) -> Result<Workload, Failure> {
     found.ok_or_else(|| format!("there is no workload {name:?}").into())
 }
 
-/// Turns as text: side, round, records and nanoseconds in each line.
-pub(crate) fn encode(rounds: &Rounds) -> String {
+/// What was measured as text. A line for each turn: side, round, records, nanoseconds. And one for
+/// each latency that was met: the same, then how often.
+pub(crate) fn encode(sides: &Sides) -> String {
     let mut text = String::new();
-    for (side, rounds) in rounds.iter().enumerate() {
-        for (round, turns) in rounds.iter().enumerate() {
+    for (side, measured) in sides.iter().enumerate() {
+        for (round, turns) in measured.rounds.iter().enumerate() {
             for turn in turns {
                 let nanoseconds = turn.elapsed.as_nanos();
-                writeln!(text, "{side} {round} {} {nanoseconds}", turn.records)
+                writeln!(text, "turn {side} {round} {} {nanoseconds}", turn.records)
+                    .expect("a string takes text");
+            }
+        }
+        for (round, latencies) in measured.latencies.iter().enumerate() {
+            for met in latencies.iter_recorded() {
+                let (nanoseconds, count) = (met.value_iterated_to(), met.count_at_value());
+                writeln!(text, "latency {side} {round} {nanoseconds} {count}")
                     .expect("a string takes text");
             }
         }
@@ -81,25 +88,58 @@ pub(crate) fn encode(rounds: &Rounds) -> String {
 }
 
 /// What [`encode`] made.
-pub(crate) fn decode(text: &str) -> Result<Rounds, Failure> {
-    let mut all = Rounds::new();
+pub(crate) fn decode(text: &str) -> Result<Sides, Failure> {
+    let mut sides = Sides::new();
     for line in text.lines() {
-        let fields: Vec<u64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
-        let [side, round, records, nanoseconds] = fields[..] else {
-            return Err(format!("a line of a child reads {line:?}").into());
-        };
+        let strange = || format!("a line of a child reads {line:?}");
+        let (what, fields) = line.split_once(' ').ok_or_else(strange)?;
+        let fields: Vec<u64> = fields.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+        let [side, round, first, second] = fields[..] else { return Err(strange().into()) };
         let (side, round) = (usize::try_from(side)?, usize::try_from(round)?);
         // Both come in order, from 0.
-        if side >= all.len() {
-            all.push(Vec::new());
+        if side >= sides.len() {
+            sides.push(Measured { rounds: Vec::new(), latencies: Vec::new() });
         }
-        let rounds = all.get_mut(side).ok_or("a child left out a side")?;
-        if round >= rounds.len() {
-            rounds.push(Vec::new());
+        let measured = sides.get_mut(side).ok_or("a child left out a side")?;
+        if round >= measured.rounds.len() {
+            measured.rounds.push(Vec::new());
+            measured.latencies.push(measure::no_latencies());
         }
-        let turns = rounds.get_mut(round).ok_or("a child left out a round")?;
-        let elapsed = Duration::from_nanos(nanoseconds);
-        turns.push(Turn { records, elapsed, ..Turn::default() });
+        let turns = measured.rounds.get_mut(round).ok_or("a child left out a round")?;
+        match what {
+            "turn" => {
+                let elapsed = Duration::from_nanos(second);
+                turns.push(Turn { records: first, elapsed, ..Turn::default() });
+            }
+            "latency" => {
+                let count = u32::try_from(second)?;
+                measured.latencies[round].saturating_record_n(first, count);
+            }
+            _ => return Err(strange().into()),
+        }
     }
-    Ok(all)
+    Ok(sides)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_child_measured_is_read_as_it_was() {
+        let turn = |records| {
+            let elapsed = Duration::from_millis(records);
+            vec![Turn { records, elapsed, ..Turn::default() }]
+        };
+        let side = |first: u64| {
+            let mut latencies = vec![measure::no_latencies(), measure::no_latencies()];
+            latencies[1].saturating_record_n(1000 * first, 7);
+            Measured { rounds: vec![turn(first), turn(first + 1)], latencies }
+        };
+        let text = encode(&vec![side(1), side(5)]);
+        let sides = decode(&text).expect("it was encoded");
+        assert_eq!(encode(&sides), text);
+        assert_eq!((sides.len(), sides[1].rounds[1][0].records), (2, 6));
+        assert_eq!(sides[1].latencies[1].len(), 7);
+    }
 }

@@ -6,34 +6,40 @@ use std::path::Path;
 use crate::count::{Counted, Verdict};
 use crate::machine::{Machine, version};
 use crate::measure::Spread;
-use crate::peer::{self, Failure, Kind, Mode, OURS};
-use crate::plot::{self, Plot, Series, Style};
+use crate::peer::{Failure, Kind, Mode};
 use crate::report::{NOT_COUNTED, calls, number};
 use crate::results::{Figures, Results, Row};
 use crate::workload::{BATCH_RECORDS, Work};
+use crate::{latency, plots};
 
 /// The names of the plots, in the directory of the document.
 const THREADS_PLOT: &str = "benchmarks-threads.svg";
 const TOPICS_PLOT: &str = "benchmarks-topics.svg";
+const LATENCY_PLOT: &str = "benchmarks-latency.svg";
 
 /// The number of threads of the rows that compare topics, as text.
-const TOPICS_THREADS: &str = "16";
+pub(crate) const TOPICS_THREADS: &str = "16";
 
 /// Writes everything into a directory.
 pub(crate) fn write(directory: &Path, results: &Results, machine: &Machine) -> Result<(), Failure> {
     std::fs::create_dir_all(directory)?;
-    let plots = [(THREADS_PLOT, threads_plot(results)), (TOPICS_PLOT, topics_plot(results))];
-    for (name, plot) in &plots {
+    let mut drawn = Vec::new();
+    for (name, plot) in [
+        (THREADS_PLOT, plots::threads(results)),
+        (TOPICS_PLOT, plots::topics(results)),
+        (LATENCY_PLOT, plots::latency(results)),
+    ] {
         if let Some(svg) = plot {
             std::fs::write(directory.join(name), svg)?;
+            drawn.push(name);
         }
     }
-    let has = |plot: usize| plots[plot].1.is_some();
-    let text = document(results, machine, has(0), has(1));
+    let text = document(results, machine, &drawn);
     Ok(std::fs::write(directory.join("benchmarks.md"), text)?)
 }
 
-fn document(results: &Results, machine: &Machine, threads: bool, topics: bool) -> String {
+/// The text, with those plots that were drawn.
+fn document(results: &Results, machine: &Machine, drawn: &[&str]) -> String {
     let mut out = head(results, machine);
     out.push_str(&syncs(results));
     for group in Group::ALL {
@@ -42,14 +48,17 @@ fn document(results: &Results, machine: &Machine, threads: bool, topics: bool) -
             continue;
         }
         out.push_str(&section(group, &rows, results));
-        match group {
-            Group::Durable if threads => {
-                add(&mut out, &format!("\n![Records in a second against threads]({THREADS_PLOT})"));
-            }
-            Group::Topics if topics => {
-                add(&mut out, &format!("\n![Records in a second against topics]({TOPICS_PLOT})"));
-            }
-            _ => {}
+        let (what, plot) = match group {
+            Group::Durable => ("Records in a second against threads", THREADS_PLOT),
+            Group::Topics => ("Records in a second against topics", TOPICS_PLOT),
+            _ => continue,
+        };
+        if drawn.contains(&plot) {
+            add(&mut out, &format!("\n![{what}]({plot})"));
+        }
+        if group == Group::Durable {
+            let plot = drawn.contains(&LATENCY_PLOT).then_some(LATENCY_PLOT);
+            out.push_str(&latency::section(results, plot).unwrap_or_default());
         }
     }
     if !results.failures.is_empty() {
@@ -142,7 +151,7 @@ fn verdict(counted: Option<&Counted>) -> &'static str {
 
 /// Rows that share a heading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Group {
+pub(crate) enum Group {
     Durable,
     Batches,
     Unsynced,
@@ -154,7 +163,7 @@ impl Group {
     const ALL: [Self; 5] =
         [Self::Durable, Self::Batches, Self::Unsynced, Self::Reads, Self::Topics];
 
-    fn takes(self, row: &Row) -> bool {
+    pub(crate) fn takes(self, row: &Row) -> bool {
         let group = match row.workload.work {
             Work::Append(Mode::Durable) if row.workload.compares_topics => Self::Topics,
             Work::Append(Mode::Durable) => Self::Durable,
@@ -265,53 +274,6 @@ fn is_unsynced(results: &Results, kind: &Kind) -> bool {
     results.counted(kind).is_some_and(|counted| counted.append.verdict() != Verdict::Synced)
 }
 
-fn threads_plot(results: &Results) -> Option<String> {
-    let rows = results
-        .rows
-        .iter()
-        .filter(|row| Group::Durable.takes(row) && row.workload.payload_bytes == 100);
-    let rows: Vec<_> = rows.map(|row| (row, row.workload.threads)).collect();
-    let title = "Durable append of 100 B, one record at a time";
-    lines(&rows, results, title, "threads that append")
-}
-
-fn topics_plot(results: &Results) -> Option<String> {
-    let rows = results.rows.iter().filter(|row| Group::Topics.takes(row));
-    let rows: Vec<_> = rows.map(|row| (row, row.workload.topics)).collect();
-    let title = format!("Durable append of 100 B by {TOPICS_THREADS} threads to many topics");
-    lines(&rows, results, &title, "topics")
-}
-
-/// A line for the limit and for each peer, over the rows and their places on the x axis.
-fn lines(rows: &[(&Row, usize)], results: &Results, title: &str, x_axis: &str) -> Option<String> {
-    let ticks: Vec<_> = rows.iter().filter_map(|(_, x)| u32::try_from(*x).ok()).collect();
-    let places = || rows.iter().map(|(row, _)| row).zip(ticks.iter().map(|x| f64::from(*x)));
-    let of_kind = |kind: &Kind| {
-        let points = places().filter_map(|(row, x)| match row.outcome(kind) {
-            Some(Ok(figures)) if figures.rate.median > 0.0 => Some((x, figures.rate.median)),
-            _ => None,
-        });
-        let (name, style) = if kind.name == OURS.name {
-            (kind.name.to_owned(), Style::Strong)
-        } else {
-            match results.counted(kind).map(|counted| counted.append.verdict()) {
-                Some(Verdict::NotSynced) => (format!("{} (no sync)", kind.name), Style::Dashed),
-                Some(Verdict::Halfway) => (format!("{} (halfway)", kind.name), Style::Dashed),
-                Some(Verdict::Synced) | None => (kind.name.to_owned(), Style::Plain),
-            }
-        };
-        // The same in every plot; the limit comes after all peers.
-        let look = peer::ALL.iter().take_while(|other| other.name != kind.name).count();
-        Series { name, look, points: points.collect(), style }
-    };
-    let mut series: Vec<_> = results.counts.iter().map(|(kind, _)| of_kind(kind)).collect();
-    let limit = places().map(|(row, x)| (x, row.limit.median)).collect();
-    let (name, look) = ("limit".to_owned(), peer::ALL.len());
-    series.push(Series { name, look, points: limit, style: Style::Dotted });
-    series.retain(|series| !series.points.is_empty());
-    plot::svg(&Plot { title, x_axis, y_axis: "records a second", ticks, series })
-}
-
-fn add(out: &mut String, line: &str) {
+pub(crate) fn add(out: &mut String, line: &str) {
     writeln!(out, "{line}").expect("a string takes text");
 }

@@ -28,6 +28,7 @@
 mod child;
 mod count;
 mod docs;
+mod latency;
 mod limit;
 mod machine;
 #[cfg(test)]
@@ -36,6 +37,7 @@ mod parent;
 mod peer;
 mod peers;
 mod plot;
+mod plots;
 mod report;
 mod results;
 mod sides;
@@ -89,8 +91,8 @@ fn main() -> Result<(), Failure> {
         Task::All { docs } => all(&arguments, docs.as_deref()),
         Task::Measure { kind, design } => {
             let workload = child::workload(workload)?;
-            let rounds = child::measure(kind, &workload, directory, *design, plan)?;
-            Ok(std::fs::write(out, child::encode(&rounds))?)
+            let sides = child::measure(kind, &workload, directory, *design, plan)?;
+            Ok(std::fs::write(out, child::encode(&sides))?)
         }
         Task::Append { kind, operations, batches } => {
             Ok(child::append(kind, directory, *operations, *batches)?)
@@ -206,11 +208,11 @@ fn row(
     let kinds = kinds.iter().filter(|kind| workload.suits(kind));
     let measured = kinds.map(|kind| {
         eprintln!("{}: {}", workload.name(), kind.name);
-        let rounds = parent::measure(directory, kind, &workload, design, plan);
-        let rounds = rounds.map_err(|error| error.to_string()).inspect_err(|failure| {
+        let sides = parent::measure(directory, kind, &workload, design, plan);
+        let sides = sides.map_err(|error| error.to_string()).inspect_err(|failure| {
             failures.push(format!("{}, {}: {failure}", kind.name, workload.name()));
         });
-        (*kind, rounds)
+        (*kind, sides)
     });
     Row::new(workload, measured.collect())
 }

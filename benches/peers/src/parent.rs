@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::child::{self, Rounds};
+use crate::child::{self, Sides};
 use crate::measure::Plan;
 use crate::peer::{Failure, Kind};
 use crate::peers::walrus;
@@ -87,7 +87,7 @@ pub(crate) fn measure(
     workload: &Workload,
     design: usize,
     plan: &Plan,
-) -> Result<Rounds, Failure> {
+) -> Result<Sides, Failure> {
     let child = Child::new(parent)?;
     let mut command = child.command(&[]);
     command.args(["--measure", kind.name, "--workload", &workload.name()]);

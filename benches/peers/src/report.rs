@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::count::{Counted, Counts, SYNCS};
+use crate::latency::{self, Latency};
 use crate::machine::{Machine, version};
 use crate::measure::Spread;
 use crate::peer::{Kind, Mode};
@@ -28,7 +29,7 @@ pub(crate) fn table(row: &Row, results: &Results) -> String {
     .expect("a string takes text");
     for (kind, outcome) in &row.cells {
         let line = match outcome {
-            Ok(Figures { rate, to_limit, to_ours }) => {
+            Ok(Figures { rate, to_limit, to_ours, .. }) => {
                 let to_ours = to_ours.as_ref().map_or(String::new(), spread);
                 let syncs = match (row.workload.work, results.counted(kind)) {
                     (Work::Append(Mode::Unsynced) | Work::Read, _) => String::new(),
@@ -145,11 +146,14 @@ fn json_counts((kind, counted): &(&Kind, Result<Counted, String>)) -> String {
 fn json_row(row: &Row) -> String {
     let cell = |(kind, outcome): &(&Kind, Result<Figures, String>)| {
         let figures = match outcome {
-            Ok(Figures { rate, to_limit, to_ours }) => format!(
-                "\"records_per_second\": {}, \"to_limit\": {}, \"to_ackline\": {}",
+            Ok(Figures { rate, to_limit, to_ours, latency }) => format!(
+                "\"records_per_second\": {}, \"to_limit\": {}, \"to_ackline\": {}, \
+                 \"latency_microseconds\": {}, \"latency_to_limit\": {}",
                 json_spread(rate),
                 json_spread(to_limit),
-                to_ours.as_ref().map_or("null".to_owned(), json_spread)
+                to_ours.as_ref().map_or("null".to_owned(), json_spread),
+                json_percentiles(latency.as_ref().map(|latency: &Latency| &latency.micros)),
+                json_percentiles(latency.as_ref().map(|latency| &latency.to_limit))
             ),
             Err(failure) => format!("\"failed\": {}", quoted(failure)),
         };
@@ -157,12 +161,24 @@ fn json_row(row: &Row) -> String {
     };
     let cells: Vec<_> = row.cells.iter().map(cell).collect();
     format!(
-        "    {{\"name\": {}, \"limit_is\": {}, \"limit_records_per_second\": {}, \"peers\": [\n{}\n    ]}}",
+        "    {{\"name\": {}, \"limit_is\": {}, \"limit_records_per_second\": {}, \
+         \"limit_latency_microseconds\": {}, \"peers\": [\n{}\n    ]}}",
         quoted(&row.workload.name()),
         quoted(row.workload.limit()),
         json_spread(&row.limit),
+        json_percentiles(row.limit_latency.as_ref()),
         cells.join(",\n")
     )
+}
+
+fn json_percentiles(percentiles: Option<&latency::Percentiles>) -> String {
+    let Some(percentiles) = percentiles else { return "null".to_owned() };
+    let percentiles: Vec<_> = latency::NAMES
+        .iter()
+        .zip(percentiles)
+        .map(|(name, spread)| format!("\"{name}\": {}", json_spread(spread)))
+        .collect();
+    format!("{{{}}}", percentiles.join(", "))
 }
 
 fn json_spread(Spread { min, median, max }: &Spread) -> String {

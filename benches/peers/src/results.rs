@@ -1,8 +1,9 @@
 //! What the children measured, as rates and ratios.
 
-use crate::child::Rounds;
+use crate::child::Sides;
 use crate::count::Counted;
-use crate::measure::{self, Spread, Turn, spread};
+use crate::latency::{self, Latency};
+use crate::measure::{self, Measured, Spread, Turn, spread};
 use crate::peer::{Kind, OURS};
 use crate::workload::Workload;
 
@@ -14,6 +15,8 @@ pub(crate) struct Figures {
     pub(crate) to_limit: Spread,
     /// `None` for ackline itself.
     pub(crate) to_ours: Option<Spread>,
+    /// Where each operation was timed, on both sides.
+    pub(crate) latency: Option<Latency>,
 }
 
 /// What came of one peer in one workload.
@@ -24,6 +27,8 @@ pub(crate) struct Row {
     pub(crate) workload: Workload,
     /// The rate of the limit.
     pub(crate) limit: Spread,
+    /// The percentiles of the limit, in microseconds.
+    pub(crate) limit_latency: Option<latency::Percentiles>,
     /// In the order of the list of peers; without those that it does not suit.
     pub(crate) cells: Vec<(&'static Kind, Outcome)>,
 }
@@ -53,31 +58,35 @@ impl Row {
     /// one of them, so their figures are over all; `None` if all children failed.
     pub(crate) fn new(
         workload: Workload,
-        measured: Vec<(&'static Kind, Result<Rounds, String>)>,
+        measured: Vec<(&'static Kind, Result<Sides, String>)>,
     ) -> Option<Self> {
-        let (mut limit, mut ours) = (Vec::new(), Vec::new());
+        let nothing = || Measured { rounds: Vec::new(), latencies: Vec::new() };
+        let (mut limit, mut ours) = (nothing(), nothing());
         let mut cells = Vec::new();
-        for (kind, rounds) in measured {
-            let figures = rounds.map(|rounds| {
-                limit.extend(rounds[0].iter().cloned());
-                ours.extend(rounds[1].iter().cloned());
-                let theirs = rounds.get(2)?;
-                let to_ours = Some(ratios(theirs, &rounds[1]));
-                let to_limit = ratios(theirs, &rounds[0]);
-                Some(Figures { rate: rates(theirs), to_limit, to_ours })
+        for (kind, sides) in measured {
+            let figures = sides.map(|mut sides| {
+                // Where ackline was the peer there is no third.
+                let theirs = (sides.len() > 2).then(|| sides.remove(2));
+                let figures = theirs.map(|theirs| Figures {
+                    to_ours: Some(ratios(&theirs, &sides[1])),
+                    ..Figures::new(&theirs, &sides[0])
+                });
+                for (pool, side) in [&mut limit, &mut ours].into_iter().zip(sides) {
+                    pool.rounds.extend(side.rounds);
+                    pool.latencies.extend(side.latencies);
+                }
+                figures
             });
-            // Where ackline was the peer it is in the pool.
             if let Some(figures) = figures.transpose() {
                 cells.push((kind, figures));
             }
         }
-        if limit.is_empty() {
+        if limit.rounds.is_empty() {
             return None;
         }
-        let figures =
-            Figures { rate: rates(&ours), to_limit: ratios(&ours, &limit), to_ours: None };
-        cells.insert(0, (OURS, Ok(figures)));
-        Some(Self { workload, limit: rates(&limit), cells })
+        cells.insert(0, (OURS, Ok(Figures::new(&ours, &limit))));
+        let limit_latency = latency::percentiles(&limit.latencies);
+        Some(Self { workload, limit: rates(&limit.rounds), limit_latency, cells })
     }
 
     pub(crate) fn outcome(&self, kind: &Kind) -> Option<&Outcome> {
@@ -85,10 +94,22 @@ impl Row {
     }
 }
 
+impl Figures {
+    fn new(measured: &Measured, limit: &Measured) -> Self {
+        Self {
+            rate: rates(&measured.rounds),
+            to_limit: ratios(measured, limit),
+            to_ours: None,
+            latency: Latency::new(&measured.latencies, &limit.latencies),
+        }
+    }
+}
+
 fn rates(rounds: &[Vec<Turn>]) -> Spread {
     spread(rounds.iter().map(|round| measure::per_second(round)))
 }
 
-fn ratios(ours: &[Vec<Turn>], theirs: &[Vec<Turn>]) -> Spread {
-    spread(ours.iter().zip(theirs).map(|(ours, theirs)| measure::ratio(ours, theirs)))
+fn ratios(ours: &Measured, theirs: &Measured) -> Spread {
+    let rounds = ours.rounds.iter().zip(&theirs.rounds);
+    spread(rounds.map(|(ours, theirs)| measure::ratio(ours, theirs)))
 }

@@ -39,13 +39,12 @@ impl Workload {
 
     /// What it is called in tables, and what it is chosen by.
     pub(crate) fn name(&self) -> String {
-        let Self { threads, topics, .. } = self;
+        let topics = &self.topics;
         let bytes = match self.payload_bytes {
             1024 => "1 KiB".to_owned(),
             bytes => format!("{bytes} B"),
         };
-        let threads =
-            if *threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+        let threads = self.threads_name();
         let topics = match (self.compares_topics, topics) {
             (false, _) => String::new(),
             (true, 1) => ", 1 topic".to_owned(),
@@ -57,6 +56,11 @@ impl Workload {
             Work::Batch => format!("batch of {BATCH_RECORDS}, {threads}, {bytes}"),
             Work::Read => format!("read, {threads}, {bytes}"),
         }
+    }
+
+    /// The part of the name that says how many threads there are.
+    pub(crate) fn threads_name(&self) -> String {
+        if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) }
     }
 
     /// What it is divided by.
