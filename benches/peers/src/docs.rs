@@ -5,20 +5,17 @@ use std::path::Path;
 
 use crate::count::{Counted, Verdict};
 use crate::machine::{Machine, version};
-use crate::measure::Spread;
-use crate::peer::{Failure, Kind, Mode};
-use crate::report::{NOT_COUNTED, calls, number};
-use crate::results::{Figures, Results, Row};
-use crate::workload::{BATCH_RECORDS, Work};
+use crate::peer::Failure;
+use crate::report::{NOT_COUNTED, calls};
+use crate::results::Results;
+use crate::sections::{Group, section};
+use crate::workload::BATCH_RECORDS;
 use crate::{latency, plots};
 
 /// The names of the plots, in the directory of the document.
 const THREADS_PLOT: &str = "benchmarks-threads.svg";
 const TOPICS_PLOT: &str = "benchmarks-topics.svg";
 const LATENCY_PLOT: &str = "benchmarks-latency.svg";
-
-/// The number of threads of the rows that compare topics, as text.
-pub(crate) const TOPICS_THREADS: &str = "16";
 
 /// Writes everything into a directory.
 pub(crate) fn write(directory: &Path, results: &Results, machine: &Machine) -> Result<(), Failure> {
@@ -147,131 +144,6 @@ fn verdict(counted: Option<&Counted>) -> &'static str {
         Some(Verdict::NotSynced) => "**no**",
         None => NOT_COUNTED,
     }
-}
-
-/// Rows that share a heading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Group {
-    Durable,
-    Batches,
-    Unsynced,
-    Reads,
-    Topics,
-}
-
-impl Group {
-    const ALL: [Self; 5] =
-        [Self::Durable, Self::Batches, Self::Unsynced, Self::Reads, Self::Topics];
-
-    pub(crate) fn takes(self, row: &Row) -> bool {
-        let group = match row.workload.work {
-            Work::Append(Mode::Durable) if row.workload.compares_topics => Self::Topics,
-            Work::Append(Mode::Durable) => Self::Durable,
-            Work::Append(Mode::Unsynced) => Self::Unsynced,
-            Work::Batch => Self::Batches,
-            Work::Read => Self::Reads,
-        };
-        group == self
-    }
-
-    fn heading(self) -> String {
-        match self {
-            Self::Durable => "Durable append, one record at a time".to_owned(),
-            Self::Batches => format!("Durable append, {BATCH_RECORDS} records at a time"),
-            Self::Unsynced => "Append without a sync".to_owned(),
-            Self::Reads => "Reading everything in order".to_owned(),
-            Self::Topics => format!("Many topics, durable append by {TOPICS_THREADS} threads"),
-        }
-    }
-
-    fn explanation(self) -> &'static str {
-        match self {
-            Self::Durable => {
-                "Threads append and wait. The limit of one thread is `pwrite` and `fdatasync` on a \
-                 file that was filled with zeros, that of several the fastest of eight designs of \
-                 group commit on such a file."
-            }
-            Self::Batches => "One thread. The limit is `pwrite` of the batch and `fdatasync`.",
-            Self::Unsynced => "One thread. The limit is one `pwrite` for each record.",
-            Self::Reads => {
-                "One thread, warm, from the beginning, again and again; written in batches before. \
-                 The limit is `pread` of 1 MiB at a time and a CRC-32 of each record."
-            }
-            Self::Topics => {
-                "Each thread goes from topic to topic. The limit is the group commit from above, \
-                 which has no topics. Peers without topics are left out."
-            }
-        }
-    }
-}
-
-fn section(group: Group, rows: &[&Row], results: &Results) -> String {
-    let mut out = format!("\n## {}\n\n{}\n", group.heading(), group.explanation());
-    let columns = rows.iter().map(|row| column(row)).collect::<Vec<_>>().join(" | ");
-    let counted = matches!(group, Group::Durable | Group::Batches | Group::Topics);
-    let (title, line) = match (counted, group) {
-        (false, _) => ("", ""),
-        (true, Group::Batches) => (" syncs per batch |", "---|"),
-        (true, _) => (" syncs per append |", "---|"),
-    };
-    let lines = "---|".repeat(rows.len());
-    for (of, choose) in [
-        ("the limit", (|figures| Some(figures.to_limit)) as fn(&Figures) -> Option<Spread>),
-        ("ackline", |figures| figures.to_ours),
-    ] {
-        add(&mut out, &format!("\n| of {of} | {columns} |{title}\n|---|{lines}{line}"));
-        for (kind, counts) in &results.counts {
-            let cells = rows.iter().map(|row| cell(row, kind, choose));
-            let cells: Vec<_> = cells.collect();
-            if cells.iter().all(String::is_empty) {
-                continue;
-            }
-            let syncs = match (counted, counts) {
-                (false, _) => String::new(),
-                (true, Ok(Counted { append, batch })) => {
-                    let one = if group == Group::Batches { batch } else { append };
-                    format!(" {} |", number(one.all_syncs()))
-                }
-                (true, Err(_)) => format!(" {NOT_COUNTED} |"),
-            };
-            let mark = if counted && is_unsynced(results, kind) { " †" } else { "" };
-            add(&mut out, &format!("| {}{mark} | {} |{syncs}", kind.name, cells.join(" | ")));
-        }
-    }
-    let limits = rows.iter().map(|row| format!("{:.0}", row.limit.median));
-    let limits = limits.collect::<Vec<_>>().join(" | ");
-    add(&mut out, &format!("\n| | {columns} |\n|---|{lines}"));
-    add(&mut out, &format!("| the limit, records a second | {limits} |"));
-    out
-}
-
-/// The part of a workload's name in which the rows of a group differ.
-fn column(row: &Row) -> String {
-    let name = row.workload.name();
-    let mut parts: Vec<_> = name.split(", ").skip(1).collect();
-    if row.workload.compares_topics {
-        parts.drain(..2);
-    } else if row.workload.work != Work::Append(Mode::Durable) {
-        parts.remove(0);
-    }
-    parts.join(", ")
-}
-
-fn cell(row: &Row, kind: &Kind, choose: fn(&Figures) -> Option<Spread>) -> String {
-    match row.outcome(kind) {
-        Some(Ok(figures)) => {
-            choose(figures).map_or(String::new(), |Spread { min, median, max }| {
-                format!("{} ({}–{})", number(median), number(min), number(max))
-            })
-        }
-        Some(Err(_)) => "failed".to_owned(),
-        None => String::new(),
-    }
-}
-
-/// Whether it is known that the peer's durable append is none.
-fn is_unsynced(results: &Results, kind: &Kind) -> bool {
-    results.counted(kind).is_some_and(|counted| counted.append.verdict() != Verdict::Synced)
 }
 
 pub(crate) fn add(out: &mut String, line: &str) {

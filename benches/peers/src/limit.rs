@@ -13,7 +13,7 @@ use crate::peer::{Failure, Mode};
 use crate::process::Disk;
 use crate::raw::{FILE_BYTES, Raw, zero_filled};
 use crate::sides::{is_payload, read_records};
-use crate::workload::{BATCH_RECORDS, Work, Workload};
+use crate::workload::{BATCH_RECORDS, IN_FLIGHT, Work, Workload};
 
 /// Makes the limit of a workload; `design` is that of the group commit.
 pub(crate) fn make(
@@ -30,6 +30,7 @@ pub(crate) fn make(
         }
         (Work::Append(Mode::Unsynced), _) => boxed(Unsynced::new(directory, bytes)),
         (Work::Batch, _) => boxed(Raw::new(directory, bytes, BATCH_RECORDS, bytes * BATCH_RECORDS)),
+        (Work::Submit, _) => boxed(Raw::new(directory, bytes, IN_FLIGHT, bytes * IN_FLIGHT)),
         (Work::Read, _) => boxed(Scan::new(directory, bytes)),
     };
     // Those of the other benchmark have errors that cannot go to another thread.

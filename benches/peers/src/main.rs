@@ -40,6 +40,7 @@ mod plot;
 mod plots;
 mod report;
 mod results;
+mod sections;
 mod sides;
 mod workload;
 

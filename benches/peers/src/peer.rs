@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::peers;
+use crate::workload::IN_FLIGHT;
 
 /// Why a peer could not do it; some of them have error types of their own, so it is boxed.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
@@ -43,6 +44,19 @@ pub(crate) trait Peer: Sync {
     fn append_batch(&self, thread: usize, topic: usize, records: &[Vec<u8>])
     -> Result<(), Failure>;
 
+    /// Appends these records to topic 0 as thread 0, with [`IN_FLIGHT`] of them under way, until
+    /// there are no more; all of them are durable when it returns. Where there is no call that
+    /// returns before a record is durable, a batch is under way.
+    fn append_in_flight(&self, records: &mut dyn Iterator<Item = Vec<u8>>) -> Result<(), Failure> {
+        loop {
+            let batch: Vec<_> = (&mut *records).take(IN_FLIGHT).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.append_batch(0, 0, &batch)?;
+        }
+    }
+
     /// Reads a topic from its beginning until its end or until the visitor breaks off.
     fn read(&self, topic: usize, visit: &mut Visit<'_>) -> Result<(), Failure>;
 
@@ -63,6 +77,8 @@ pub(crate) struct Kind {
     pub(crate) unsynced: Option<&'static str>,
     /// What it calls its topics; `None` if it has one sequence of records alone.
     pub(crate) topics: Option<&'static str>,
+    /// How [`IN_FLIGHT`] records are under way by one thread.
+    pub(crate) in_flight: &'static str,
     /// Where its documentation speaks of syncing. `{}` stands for the version.
     pub(crate) documentation: &'static str,
     /// What a reader of the figures should know besides.

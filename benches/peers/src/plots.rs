@@ -1,12 +1,12 @@
 //! The plots of the document: which figures are drawn, and as what.
 
 use crate::count::Verdict;
-use crate::docs::{Group, TOPICS_THREADS};
 use crate::latency::{self, Latency, NAMES, PLACES};
 use crate::measure::Spread;
 use crate::peer::{self, Kind, OURS};
 use crate::plot::{self, Panel, Plot, Series, Style, thousands};
 use crate::results::{Results, Row};
+use crate::sections::{Group, TOPICS_THREADS};
 
 /// Records in a second against threads.
 pub(crate) fn threads(results: &Results) -> Option<String> {

@@ -32,7 +32,7 @@ pub(crate) fn table(row: &Row, results: &Results) -> String {
             Ok(Figures { rate, to_limit, to_ours, .. }) => {
                 let to_ours = to_ours.as_ref().map_or(String::new(), spread);
                 let syncs = match (row.workload.work, results.counted(kind)) {
-                    (Work::Append(Mode::Unsynced) | Work::Read, _) => String::new(),
+                    (Work::Append(Mode::Unsynced) | Work::Read | Work::Submit, _) => String::new(),
                     (_, None) => NOT_COUNTED.to_owned(),
                     (Work::Batch, Some(counted)) => number(counted.batch.all_syncs()),
                     (_, Some(counted)) => number(counted.append.all_syncs()),

@@ -25,7 +25,7 @@ pub(crate) fn make(
         Work::Append(mode) => mode,
         // What is read need not be durable.
         Work::Read if kind.unsynced.is_some() => Mode::Unsynced,
-        Work::Batch | Work::Read => Mode::Durable,
+        _ => Mode::Durable,
     };
     std::fs::create_dir(directory)?;
     let Workload { topics, threads, payload_bytes, .. } = *workload;
@@ -34,6 +34,7 @@ pub(crate) fn make(
     Ok(match workload.work {
         Work::Append(mode) => Box::new(Appends { side, is_timed: mode == Mode::Durable }),
         Work::Batch => Box::new(Batches(side)),
+        Work::Submit => Box::new(Submits(side)),
         Work::Read => {
             let records = read_records(payload_bytes);
             fill(side.peer.as_ref(), payload_bytes, records)?;
@@ -205,6 +206,36 @@ impl Side for Batches {
                 break;
             }
             number = end;
+        }
+        number
+    }
+
+    fn counts(&self) -> Counts {
+        // Syncs are counted by strace.
+        Counts::default()
+    }
+
+    fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
+        self.0.verify(acknowledged)
+    }
+}
+
+/// A thread that has many records under way.
+struct Submits(Common);
+
+impl Side for Submits {
+    fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
+        let mut number = first;
+        let mut records = std::iter::from_fn(|| {
+            meter.goes_on().then(|| {
+                let mut payload = vec![0; self.0.payload_bytes];
+                stamp(&mut payload, thread, number);
+                number += 1;
+                payload
+            })
+        });
+        if let Err(error) = self.0.peer.append_in_flight(&mut records) {
+            self.0.fail(&error.to_string());
         }
         number
     }

@@ -4,6 +4,8 @@ use crate::peer::{Kind, Mode};
 
 /// The records of one batch.
 pub(crate) const BATCH_RECORDS: usize = 100;
+/// The records that one thread has under way.
+pub(crate) const IN_FLIGHT: usize = 128;
 
 /// What the threads of a workload do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub(crate) enum Work {
     Append(Mode),
     /// Append [`BATCH_RECORDS`] records at a time, durably.
     Batch,
+    /// Append with [`IN_FLIGHT`] records under way, durably.
+    Submit,
     /// Read everything again and again.
     Read,
 }
@@ -54,6 +58,7 @@ impl Workload {
             Work::Append(Mode::Durable) => format!("append, {threads}, {bytes}{topics}"),
             Work::Append(Mode::Unsynced) => format!("append without sync, {threads}, {bytes}"),
             Work::Batch => format!("batch of {BATCH_RECORDS}, {threads}, {bytes}"),
+            Work::Submit => format!("submit, {IN_FLIGHT} in flight, {bytes}"),
             Work::Read => format!("read, {threads}, {bytes}"),
         }
     }
@@ -70,6 +75,7 @@ impl Workload {
             (Work::Append(Mode::Durable), _) => "the fastest group commit without a queue",
             (Work::Append(Mode::Unsynced), _) => "pwrite of the record",
             (Work::Batch, _) => "pwrite of the batch + fdatasync",
+            (Work::Submit, _) => "pwrite of the records under way + fdatasync",
             (Work::Read, _) => "pread of 1 MiB at a time + a CRC-32 of each record",
         }
     }
@@ -89,6 +95,7 @@ pub(crate) fn all() -> Vec<Workload> {
         all.extend(sizes.map(|bytes| Workload::new(Work::Append(Mode::Durable), threads, bytes)));
     }
     all.extend(sizes.map(|bytes| Workload::new(Work::Batch, 1, bytes)));
+    all.extend(sizes.map(|bytes| Workload::new(Work::Submit, 1, bytes)));
     all.extend(sizes.map(|bytes| Workload::new(Work::Append(Mode::Unsynced), 1, bytes)));
     all.extend(sizes.map(|bytes| Workload::new(Work::Read, 1, bytes)));
     all.extend([1, 100, 1000].map(Workload::topics));

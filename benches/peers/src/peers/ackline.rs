@@ -1,8 +1,11 @@
 //! ackline itself, through its public API.
 
+use std::collections::VecDeque;
+
 use ackline::{Log, Offset, Options, Retention, SyncPolicy, Topic};
 
 use crate::peer::{Failure, Kind, Mode, Peer, Setup, Visit};
+use crate::workload::IN_FLIGHT;
 
 pub(crate) const KIND: Kind = Kind {
     name: "ackline",
@@ -10,6 +13,7 @@ pub(crate) const KIND: Kind = Kind {
     durable: "`SyncPolicy::GroupCommit`, the default; `append`, `append_batch`",
     unsynced: Some("`SyncPolicy::Never`"),
     topics: Some("topics"),
+    in_flight: "`submit`, and `Pending::wait` for the oldest of 128",
     documentation: "../README.md#what-it-guarantees",
     remark: "Readers check the checksum of every frame.",
 };
@@ -40,6 +44,22 @@ impl Peer for Ackline {
 
     fn append_batch(&self, _: usize, topic: usize, records: &[Vec<u8>]) -> Result<(), Failure> {
         self.topics[topic].append_batch(records.iter().map(Vec::as_slice))?;
+        Ok(())
+    }
+
+    fn append_in_flight(&self, records: &mut dyn Iterator<Item = Vec<u8>>) -> Result<(), Failure> {
+        let mut under_way = VecDeque::with_capacity(IN_FLIGHT);
+        for record in records {
+            if under_way.len() == IN_FLIGHT
+                && let Some(oldest) = under_way.pop_front()
+            {
+                ackline::Pending::wait(oldest)?;
+            }
+            under_way.push_back(self.topics[0].submit(record));
+        }
+        for pending in under_way {
+            pending.wait()?;
+        }
         Ok(())
     }
 

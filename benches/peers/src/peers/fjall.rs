@@ -14,6 +14,7 @@ pub(crate) const KIND: Kind = Kind {
               durability; no compression",
     unsynced: Some("`insert` alone, which writes to the operating system"),
     topics: Some("keyspaces"),
+    in_flight: "a batch of 128",
     documentation: "https://docs.rs/fjall/{}/fjall/enum.PersistMode.html",
     remark: "Keys are big-endian numbers, given in the order of the calls.",
 };

@@ -12,6 +12,7 @@ pub(crate) const KIND: Kind = Kind {
     durable: "`add`, `add_n` with `sync_writes`, the default; 64 MiB to begin with",
     unsynced: Some("`set_sync_writes(false)`"),
     topics: None,
+    in_flight: "`add_n` of 128",
     documentation: "https://docs.rs/queue-file/{}/queue_file/struct.QueueFile.html#method.set_sync_writes",
     remark: "All threads share the queue behind a lock. Readers check a checksum of each record.",
 };

@@ -13,6 +13,7 @@ pub(crate) const KIND: Kind = Kind {
     durable: "`Engine::write(.., sync: true)`; no compression, else the defaults",
     unsynced: Some("`Engine::write(.., sync: false)`"),
     topics: Some("Raft groups"),
+    in_flight: "a `LogBatch` of 128 entries",
     documentation: "https://docs.rs/raft-engine/{}/raft_engine/struct.Engine.html#method.write",
     remark: "A group has one writer at a time, so each thread has a group of its own in each \
              topic. There is no order across threads. Readers check a checksum of each batch.",

@@ -12,6 +12,7 @@ pub(crate) const KIND: Kind = Kind {
     durable: "a transaction for each append or batch, `Durability::Immediate`, the default",
     unsynced: Some("`Durability::None`"),
     topics: Some("tables"),
+    in_flight: "a transaction of 128 inserts",
     documentation: "https://docs.rs/redb/{}/redb/enum.Durability.html",
     remark: "One transaction writes at a time. Readers check no checksums.",
 };

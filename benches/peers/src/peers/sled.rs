@@ -12,6 +12,7 @@ pub(crate) const KIND: Kind = Kind {
     durable: "`insert` or `apply_batch`, then `Tree::flush`; no flushing in the background",
     unsynced: Some("`insert` alone, which writes to a buffer of the process"),
     topics: Some("trees"),
+    in_flight: "a batch of 128",
     documentation: "https://docs.rs/sled/{}/sled/struct.Tree.html#method.flush",
     remark: "Without a flush, the end of the process can lose records, too. Version 1 is in alpha.",
 };

@@ -12,6 +12,7 @@ pub(crate) const KIND: Kind = Kind {
     durable: "`journal_mode=WAL`, `synchronous=FULL`; an insert or a batch is a transaction",
     unsynced: Some("`synchronous=OFF`"),
     topics: Some("tables"),
+    in_flight: "a transaction of 128 inserts",
     documentation: "https://www.sqlite.org/pragma.html#pragma_synchronous",
     remark: "All threads share one connection behind a lock: several would only find it busy.",
 };

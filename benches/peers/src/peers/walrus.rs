@@ -15,6 +15,7 @@ pub(crate) const KIND: Kind = Kind {
     durable: "`FsyncSchedule::SyncEach`",
     unsynced: Some("`FsyncSchedule::NoFsync`"),
     topics: Some("topics"),
+    in_flight: "`batch_append_for_topic` of 128",
     documentation: "https://docs.rs/walrus-rust/{}/walrus_rust/wal/enum.FsyncSchedule.html",
     remark: "Batches are written through io_uring, which strace does not see. A reader consumes \
              what it reads, so that each reading has an instance of its own, opened before. \

@@ -16,6 +16,7 @@ pub(crate) const KIND: Kind = Kind {
     durable: WRITES,
     unsynced: Some(WRITES),
     topics: None,
+    in_flight: "`try_send_batch` of 128",
     documentation: "https://docs.rs/yaque/{}/yaque/queue/struct.Sender.html#method.try_send",
     remark: "All threads share one sender behind a lock. It has no checksums of records.",
 };
