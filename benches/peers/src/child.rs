@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::count::Operation;
 use crate::measure::{self, Measured, Plan, Side, Turn};
 use crate::peer::{Failure, Kind, Mode, OURS, Setup};
 use crate::sides;
 use crate::workload::{BATCH_RECORDS, Workload};
-use crate::{limit, workload};
+use crate::{count, limit, workload};
 
 /// What was measured of each side: the limit, ackline, and the peer unless it is ackline.
 pub(crate) type Sides = Vec<Measured>;
@@ -34,25 +35,30 @@ pub(crate) fn measure(
     measured.map_err(|error| error.to_string().into())
 }
 
-/// Appends durably so many times, for whoever counts the system calls.
-pub(crate) fn append(
+/// Does one operation so many times, durably, for whoever counts the system calls.
+pub(crate) fn repeat(
     kind: &Kind,
     directory: &Path,
-    operations: u64,
-    batches: bool,
+    operation: Operation,
+    times: u64,
 ) -> Result<(), Failure> {
     const PAYLOAD_BYTES: usize = 100;
     let directory = &directory.join(kind.name);
     std::fs::create_dir(directory)?;
-    let setup = Setup { directory, mode: Mode::Durable, topics: 1, threads: 1 };
+    let consumers = usize::from(operation == Operation::Ack);
+    let setup = Setup { directory, mode: Mode::Durable, topics: 1, threads: 1, consumers };
     let peer = (kind.open)(&setup)?;
-    let records_each = if batches { BATCH_RECORDS as u64 } else { 1 };
-    for operation in 0..operations {
-        let first = operation * records_each;
-        let records = sides::payloads(PAYLOAD_BYTES, 0, first..first + records_each);
-        match records.as_slice() {
-            [record] => peer.append(0, 0, record)?,
-            records => peer.append_batch(0, 0, records)?,
+    if operation == Operation::Ack {
+        // One more than are acknowledged, however often: the last one may be a special case.
+        sides::fill(peer.as_ref(), PAYLOAD_BYTES, 0..count::TIMES_MAX + 1)?;
+    }
+    for time in 0..times {
+        let payloads = |each| sides::payloads(PAYLOAD_BYTES, 0, time * each..(time + 1) * each);
+        match operation {
+            Operation::Append => peer.append(0, 0, &payloads(1)[0])?,
+            Operation::Batch => peer.append_batch(0, 0, &payloads(BATCH_RECORDS as u64))?,
+            Operation::Ack if peer.consume(0, 1, &mut |_| ())? == 1 => {}
+            Operation::Ack => return Err(format!("acknowledged only {time}").into()),
         }
     }
     Ok(())

@@ -1,10 +1,11 @@
-//! Counts the system calls of a peer's durable append with strace, rather than to believe what is
-//! said of it.
+//! Counts the system calls of a peer's durable operations with strace, rather than to believe what
+//! is said of them.
 //!
-//! A child appends a number of times and another one twice as often. What the second did beyond
-//! the first belongs to the appends; what it takes to open and to close cancels out.
+//! A child does one a number of times and another child twice as often. What the second did beyond
+//! the first belongs to the operations; what it takes to open and to close cancels out.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::parent::Child;
@@ -17,6 +18,8 @@ const WRITES: [&str; 4] = ["write", "pwrite64", "writev", "pwritev"];
 
 /// How many operations the first child does.
 const OPERATIONS: u32 = 250;
+/// How many operations a child does at most.
+pub(crate) const TIMES_MAX: u64 = 2 * OPERATIONS as u64;
 /// What a child may take under strace.
 const TIME: Duration = Duration::from_mins(2);
 
@@ -60,22 +63,56 @@ impl Counts {
     }
 }
 
-/// The counts for one append, and for one batch.
+/// What is done again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// An append of one record.
+    Append,
+    Batch,
+    /// An acknowledgement of one record.
+    Ack,
+}
+
+impl Operation {
+    const ALL: [Self; 3] = [Self::Append, Self::Batch, Self::Ack];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Batch => "batch",
+            Self::Ack => "ack",
+        }
+    }
+}
+
+impl FromStr for Operation {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|operation| operation.name() == name);
+        found.ok_or_else(|| format!("there is no operation {name:?}"))
+    }
+}
+
+/// The counts for one append, for one batch, and for one acknowledgement if there is such a thing.
 #[derive(Clone, Debug)]
 pub(crate) struct Counted {
     pub(crate) append: Counts,
     pub(crate) batch: Counts,
+    pub(crate) ack: Option<Counts>,
 }
 
-/// Counts both; fails where strace is missing or not permitted.
+/// Counts all; fails where strace is missing or not permitted.
 pub(crate) fn count(parent: &Path, kind: &Kind) -> Result<Counted, Failure> {
-    Ok(Counted { append: each(parent, kind, false)?, batch: each(parent, kind, true)? })
+    let count = |operation| each(parent, kind, operation);
+    let ack = kind.acked.map(|_| count(Operation::Ack)).transpose()?;
+    Ok(Counted { append: count(Operation::Append)?, batch: count(Operation::Batch)?, ack })
 }
 
 /// What one operation does, as the difference of two runs.
-fn each(parent: &Path, kind: &Kind, batches: bool) -> Result<Counts, Failure> {
-    let few = traced(parent, kind, OPERATIONS, batches)?;
-    let many = traced(parent, kind, 2 * OPERATIONS, batches)?;
+fn each(parent: &Path, kind: &Kind, operation: Operation) -> Result<Counts, Failure> {
+    let few = traced(parent, kind, operation, OPERATIONS.into())?;
+    let many = traced(parent, kind, operation, TIMES_MAX)?;
     let per_operation = |few: f64, many: f64| (many - few).max(0.0) / f64::from(OPERATIONS);
     let mut counts = Counts { opened_sync: many.opened_sync, ..Counts::default() };
     for (i, sync) in counts.syncs.iter_mut().enumerate() {
@@ -86,17 +123,15 @@ fn each(parent: &Path, kind: &Kind, batches: bool) -> Result<Counts, Failure> {
 }
 
 /// What a whole run does.
-fn traced(parent: &Path, kind: &Kind, operations: u32, batches: bool) -> Result<Counts, Failure> {
+fn traced(parent: &Path, kind: &Kind, operation: Operation, times: u64) -> Result<Counts, Failure> {
     let child = Child::new(parent)?;
     let trace = child.directory.path().join("trace");
     let trace = trace.to_str().ok_or("the directory's name is text")?;
     // A summary behind the calls themselves: how a file is opened stands there alone.
     let calls = format!("trace={},{},openat", SYNCS.join(","), WRITES.join(","));
     let mut command = child.command(&["strace", "-f", "-C", "-e", &calls, "-o", trace]);
-    command.args(["--append", kind.name, "--operations", &operations.to_string()]);
-    if batches {
-        command.arg("--batches");
-    }
+    command.args(["--repeat", kind.name, "--operation", operation.name()]);
+    command.args(["--times", &times.to_string()]);
     command.arg("--dir").arg(child.directory.path());
     child.run(&mut command, TIME)?;
     Ok(parse(&std::fs::read_to_string(trace)?))

@@ -91,8 +91,9 @@ cargo run --release --manifest-path benches/peers/Cargo.toml -- --docs
 Figures are ratios, as `median (least–greatest)` over the rounds. A workload has a **limit**: the same bytes written
 or read without any queue. In a process of their own, the limit, ackline and one peer take turns of 70 ms, and a
 ratio is taken between turns next to one another: what else the machine does harms all three. At the end everything
-that was written is read back, and every record is compared: its bytes, and its order within its thread. ackline and the
-limit ran beside each of the peers, so their ratio is over the rounds of all of them.
+that was written is read back, and every record is compared: its bytes, and its order within its thread. What is
+consumed is compared when it comes, and none may be missing or come twice. ackline and the limit ran beside each of the
+peers, so their ratio is over the rounds of all of them.
 
 Payloads are filled with one byte each, so compression is switched off where it would spare a peer the writing.
 "
@@ -116,7 +117,7 @@ nor empties the cache of the disk, so after a power cut the data may be gone. A 
     );
     for (kind, counted) in &results.counts {
         let (append, batch, verdict) = match counted {
-            Ok(Counted { append, batch }) => {
+            Ok(Counted { append, batch, .. }) => {
                 (calls(append), calls(batch), verdict(counted.as_ref().ok()))
             }
             Err(_) => (NOT_COUNTED.to_owned(), NOT_COUNTED.to_owned(), NOT_COUNTED),

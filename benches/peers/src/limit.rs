@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::ideal::{Design, Ideal};
-use crate::measure::{self, Counts, Meter, Plan, Side, read_stamp, stamp};
+use crate::measure::{self, Counts, Meter, Plan, STAMP_BYTES, Side, read_stamp, stamp};
 use crate::peer::{Failure, Mode};
 use crate::process::Disk;
 use crate::raw::{FILE_BYTES, Raw, zero_filled};
@@ -24,13 +24,15 @@ pub(crate) fn make(
     let Workload { threads, payload_bytes: bytes, .. } = *workload;
     let side = match (workload.work, threads) {
         (Work::Append(Mode::Durable), 1) => boxed(Raw::new(directory, bytes, 1, bytes)),
-        (Work::Append(Mode::Durable), _) => {
+        (Work::Append(Mode::Durable) | Work::Cycle, _) => {
             let design = Design::all().nth(design).ok_or("there is no such design")?;
             boxed(Ideal::new(directory, bytes, threads, design))
         }
         (Work::Append(Mode::Unsynced), _) => boxed(Unsynced::new(directory, bytes)),
         (Work::Batch, _) => boxed(Raw::new(directory, bytes, BATCH_RECORDS, bytes * BATCH_RECORDS)),
         (Work::Submit, _) => boxed(Raw::new(directory, bytes, IN_FLIGHT, bytes * IN_FLIGHT)),
+        // As much as it takes to say which number a consumer is at.
+        (Work::Ack, _) => boxed(Raw::new(directory, STAMP_BYTES, 1, STAMP_BYTES)),
         (Work::Read, _) => boxed(Scan::new(directory, bytes)),
     };
     // Those of the other benchmark have errors that cannot go to another thread.

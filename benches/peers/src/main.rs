@@ -26,6 +26,7 @@
 #![allow(clippy::disallowed_methods, reason = "it measures real time on real files")]
 
 mod child;
+mod consumers;
 mod count;
 mod docs;
 mod latency;
@@ -38,6 +39,7 @@ mod peer;
 mod peers;
 mod plot;
 mod plots;
+mod positions;
 mod report;
 mod results;
 mod sections;
@@ -59,12 +61,13 @@ mod raw;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use count::Operation;
 use machine::Machine;
 use measure::Plan;
 use peer::{Failure, Kind, OURS};
 use process::Disk;
 use results::{Results, Row};
-use workload::{Work, Workload};
+use workload::Workload;
 
 /// What this process is to do.
 enum Task {
@@ -72,8 +75,8 @@ enum Task {
     All { docs: Option<PathBuf> },
     /// One workload of one peer.
     Measure { kind: &'static Kind, design: usize },
-    /// Durable appends, to be counted.
-    Append { kind: &'static Kind, operations: u64, batches: bool },
+    /// One operation again and again, to be counted.
+    Repeat { kind: &'static Kind, operation: Operation, times: u64 },
 }
 
 struct Arguments {
@@ -95,8 +98,8 @@ fn main() -> Result<(), Failure> {
             let sides = child::measure(kind, &workload, directory, *design, plan)?;
             Ok(std::fs::write(out, child::encode(&sides))?)
         }
-        Task::Append { kind, operations, batches } => {
-            Ok(child::append(kind, directory, *operations, *batches)?)
+        Task::Repeat { kind, operation, times } => {
+            Ok(child::repeat(kind, directory, *operation, *times)?)
         }
     }
 }
@@ -108,8 +111,8 @@ fn parse_arguments() -> Result<Arguments, Failure> {
     let mut plan = Plan { time: Duration::from_millis(700), rounds: 5, disk: Disk::default() };
     let (mut directory, mut out) = (build.to_owned(), build.join("peers.json"));
     let (mut only, mut workload) = (None, String::new());
-    let (mut docs, mut measured, mut appending) = (None, None, None);
-    let (mut design, mut operations, mut batches) = (0, 0, false);
+    let (mut docs, mut measured, mut repeating) = (None, None, None);
+    let (mut design, mut times, mut operation) = (0, 0, Operation::Append);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -128,9 +131,9 @@ fn parse_arguments() -> Result<Arguments, Failure> {
             // For children.
             Long("measure") => measured = Some(peer::kind(&parser.value()?.string()?)?),
             Long("design") => design = parser.value()?.parse()?,
-            Long("append") => appending = Some(peer::kind(&parser.value()?.string()?)?),
-            Long("operations") => operations = parser.value()?.parse()?,
-            Long("batches") => batches = true,
+            Long("repeat") => repeating = Some(peer::kind(&parser.value()?.string()?)?),
+            Long("operation") => operation = parser.value()?.parse()?,
+            Long("times") => times = parser.value()?.parse()?,
             other => return Err(other.unexpected().into()),
         }
     }
@@ -138,9 +141,9 @@ fn parse_arguments() -> Result<Arguments, Failure> {
         return Err("there is at least one round".into());
     }
     std::fs::create_dir_all(&directory)?;
-    let task = match (measured, appending) {
+    let task = match (measured, repeating) {
         (Some(kind), _) => Task::Measure { kind, design },
-        (None, Some(kind)) => Task::Append { kind, operations, batches },
+        (None, Some(kind)) => Task::Repeat { kind, operation, times },
         (None, None) => Task::All { docs },
     };
     Ok(Arguments { task, plan, only, workload, directory, out })
@@ -225,7 +228,7 @@ struct Designs(Vec<(usize, usize)>);
 impl Designs {
     fn fastest(&mut self, workload: &Workload, arguments: &Arguments) -> Result<usize, Failure> {
         let threads = workload.threads;
-        if !matches!(workload.work, Work::Append(_)) || threads == 1 {
+        if threads == 1 {
             return Ok(0);
         }
         if let Some((_, design)) = self.0.iter().find(|(own, _)| *own == threads) {

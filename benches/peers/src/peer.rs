@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::peers;
 use crate::workload::IN_FLIGHT;
@@ -12,6 +13,12 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Takes one record that was read; says whether to go on.
 pub(crate) type Visit<'a> = dyn FnMut(&[u8]) -> ControlFlow<()> + 'a;
+
+/// Takes one record that is consumed.
+pub(crate) type Take<'a> = dyn FnMut(&[u8]) + 'a;
+
+/// How long a consumer that finds nothing waits before it looks again.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
 
 /// When an append returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +38,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) topics: usize,
     /// How many threads will append.
     pub(crate) threads: usize,
+    /// How many will consume, all of them from topic 0.
+    pub(crate) consumers: usize,
 }
 
 /// A queue, log or database that keeps records in order. The records of one thread in one topic
@@ -64,6 +73,23 @@ pub(crate) trait Peer: Sync {
     fn prepare_reads(&self, _times: usize) -> Result<(), Failure> {
         Ok(())
     }
+
+    /// Hands over the records of topic 0 that come next, at most so many, and then makes durable
+    /// that they are done with. Returns how many there were.
+    fn consume(
+        &self,
+        _consumer: usize,
+        _max: usize,
+        _take: &mut Take<'_>,
+    ) -> Result<usize, Failure> {
+        Err("it has no consumers".into())
+    }
+
+    /// Reads the records of topic 0 that nobody is done with, from where the peer has kept that.
+    /// Nothing is consumed any more.
+    fn read_rest(&self, _visit: &mut Visit<'_>) -> Result<(), Failure> {
+        Err("it has no consumers".into())
+    }
 }
 
 /// A kind of peer: how it is opened, and what is to be known of it.
@@ -79,6 +105,8 @@ pub(crate) struct Kind {
     pub(crate) topics: Option<&'static str>,
     /// How [`IN_FLIGHT`] records are under way by one thread.
     pub(crate) in_flight: &'static str,
+    /// How a record is acknowledged; `None` if it keeps no position of a consumer.
+    pub(crate) acked: Option<&'static str>,
     /// Where its documentation speaks of syncing. `{}` stands for the version.
     pub(crate) documentation: &'static str,
     /// What a reader of the figures should know besides.

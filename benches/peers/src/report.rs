@@ -35,6 +35,9 @@ pub(crate) fn table(row: &Row, results: &Results) -> String {
                     (Work::Append(Mode::Unsynced) | Work::Read | Work::Submit, _) => String::new(),
                     (_, None) => NOT_COUNTED.to_owned(),
                     (Work::Batch, Some(counted)) => number(counted.batch.all_syncs()),
+                    (Work::Ack, Some(counted)) => {
+                        counted.ack.as_ref().map_or(String::new(), |ack| number(ack.all_syncs()))
+                    }
                     (_, Some(counted)) => number(counted.append.all_syncs()),
                 };
                 format!(
@@ -54,10 +57,16 @@ pub(crate) fn table(row: &Row, results: &Results) -> String {
 
 /// What was counted, as lines of text.
 pub(crate) fn counts_table(results: &Results) -> String {
-    let mut out = String::from("\nsystem calls of one durable append, and of one batch of 100:\n");
+    let mut out = String::from(
+        "\nsystem calls of one durable append, of one batch of 100, and of one \
+         acknowledgement:\n",
+    );
     for (kind, counted) in &results.counts {
         let line = match counted {
-            Ok(Counted { append, batch }) => format!("{}; batch: {}", calls(append), calls(batch)),
+            Ok(Counted { append, batch, ack }) => {
+                let ack = ack.as_ref().map_or("none".to_owned(), calls);
+                format!("{}; batch: {}; ack: {ack}", calls(append), calls(batch))
+            }
             Err(failure) => format!("{NOT_COUNTED}: {failure}"),
         };
         writeln!(out, "  {:<12} {line}", kind.name).expect("a string takes text");
@@ -134,8 +143,10 @@ fn json_counts((kind, counted): &(&Kind, Result<Counted, String>)) -> String {
         )
     };
     let counted = match counted {
-        Ok(Counted { append, batch }) => {
-            format!("\"append\": {}, \"batch\": {}", calls(append), calls(batch))
+        Ok(Counted { append, batch, ack }) => {
+            let (append, batch) = (calls(append), calls(batch));
+            let ack = ack.as_ref().map_or("null".to_owned(), calls);
+            format!("\"append\": {append}, \"batch\": {batch}, \"ack\": {ack}")
         }
         Err(failure) => format!("\"not_counted\": {}", quoted(failure)),
     };

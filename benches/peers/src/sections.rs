@@ -4,9 +4,9 @@ use crate::count::{Counted, Verdict};
 use crate::docs::add;
 use crate::measure::Spread;
 use crate::peer::{Kind, Mode};
-use crate::report::{NOT_COUNTED, number};
+use crate::report::{NOT_COUNTED, calls, number};
 use crate::results::{Figures, Results, Row};
-use crate::workload::{BATCH_RECORDS, IN_FLIGHT, Work};
+use crate::workload::{BATCH_RECORDS, CONSUMERS, IN_FLIGHT, Work};
 
 /// The number of threads of the rows that compare topics, as text.
 pub(crate) const TOPICS_THREADS: &str = "16";
@@ -17,14 +17,24 @@ pub(crate) enum Group {
     Durable,
     Batches,
     Submits,
+    Acks,
+    Cycle,
     Unsynced,
     Reads,
     Topics,
 }
 
 impl Group {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Durable, Self::Batches, Self::Submits, Self::Unsynced, Self::Reads, Self::Topics];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Durable,
+        Self::Batches,
+        Self::Submits,
+        Self::Acks,
+        Self::Cycle,
+        Self::Unsynced,
+        Self::Reads,
+        Self::Topics,
+    ];
 
     pub(crate) fn takes(self, row: &Row) -> bool {
         let group = match row.workload.work {
@@ -33,6 +43,8 @@ impl Group {
             Work::Append(Mode::Unsynced) => Self::Unsynced,
             Work::Batch => Self::Batches,
             Work::Submit => Self::Submits,
+            Work::Ack => Self::Acks,
+            Work::Cycle => Self::Cycle,
             Work::Read => Self::Reads,
         };
         group == self
@@ -43,6 +55,8 @@ impl Group {
             Self::Durable => "Durable append, one record at a time".to_owned(),
             Self::Batches => format!("Durable append, {BATCH_RECORDS} records at a time"),
             Self::Submits => format!("Durable append, {IN_FLIGHT} records under way"),
+            Self::Acks => "Durable acknowledgement, one record at a time".to_owned(),
+            Self::Cycle => format!("Append and consume, 16 producers and {CONSUMERS} consumers"),
             Self::Unsynced => "Append without a sync".to_owned(),
             Self::Reads => "Reading everything in order".to_owned(),
             Self::Topics => format!("Many topics, durable append by {TOPICS_THREADS} threads"),
@@ -64,6 +78,19 @@ impl Group {
                  for all records that were written, on another thread.) The limit is `pwrite` of \
                  128 records and `fdatasync`."
             }
+            Self::Acks => {
+                "One consumer that reads ahead, and makes durable that a record is done with before \
+                 it takes the next one. A position that a peer does not keep by itself is a value \
+                 in it. The limit is `pwrite` of 16 B and `fdatasync`. *none*: a log that has no \
+                 place for how far a consumer is."
+            }
+            Self::Cycle => {
+                "Producers append one record at a time, durably. Consumers poll up to 100 of them \
+                 and acknowledge these together, by the calls from above, until all are \
+                 acknowledged. Where a peer has no consumers that share the work, they share its \
+                 position behind a lock; where they cannot wait for records, they look every \
+                 millisecond. The limit is the group commit from above: nobody consumes."
+            }
             Self::Unsynced => "One thread. The limit is one `pwrite` for each record.",
             Self::Reads => {
                 "One thread, warm, from the beginning, again and again; written in batches before. \
@@ -82,12 +109,14 @@ impl Group {
             Self::Durable | Self::Topics => &["syncs per append"],
             Self::Batches => &["syncs per batch"],
             Self::Submits => &["by"],
-            Self::Unsynced | Self::Reads => &[],
+            Self::Acks => &["by", "one acknowledgement"],
+            Self::Cycle | Self::Unsynced | Self::Reads => &[],
         }
     }
 
     /// What stands in them.
     fn notes(self, kind: &Kind, counted: Option<&Counted>) -> Vec<String> {
+        const NONE: &str = "none";
         let of = |note: fn(&Counted) -> String| counted.map_or(NOT_COUNTED.to_owned(), note);
         match self {
             Self::Durable | Self::Topics => {
@@ -95,13 +124,22 @@ impl Group {
             }
             Self::Batches => vec![of(|counted| number(counted.batch.all_syncs()))],
             Self::Submits => vec![kind.in_flight.to_owned()],
-            Self::Unsynced | Self::Reads => Vec::new(),
+            Self::Acks => {
+                let ack = |counted: &Counted| counted.ack.as_ref().map_or(NONE.to_owned(), calls);
+                vec![kind.acked.unwrap_or(NONE).to_owned(), of(ack)]
+            }
+            Self::Cycle | Self::Unsynced | Self::Reads => Vec::new(),
         }
     }
 
     /// Whether it is known that what is to be durable here is not.
     fn is_unsynced(self, counted: &Counted) -> bool {
-        !matches!(self, Self::Unsynced | Self::Reads) && counted.append.verdict() != Verdict::Synced
+        let counts = match self {
+            Self::Unsynced | Self::Reads => return false,
+            Self::Acks => counted.ack.as_ref(),
+            _ => Some(&counted.append),
+        };
+        counts.is_some_and(|counts| counts.verdict() != Verdict::Synced)
     }
 }
 
@@ -161,6 +199,7 @@ fn cell(row: &Row, kind: &Kind, choose: fn(&Figures) -> Option<Spread>) -> Strin
             })
         }
         Some(Err(_)) => "failed".to_owned(),
+        None if row.workload.consumers() > 0 && kind.acked.is_none() => "none".to_owned(),
         None => String::new(),
     }
 }

@@ -1,9 +1,10 @@
 //! Peers as sides of a comparison: what their threads do, and whether everything reads back.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Mutex;
 
+use crate::consumers::{Acks, Cycle};
 use crate::measure::{Counts, Meter, Plan, STAMP_BYTES, Side, TURN, read_stamp, stamp};
 use crate::peer::{Failure, Kind, Mode, NO_PANIC, Peer, Setup};
 use crate::workload::{BATCH_RECORDS, Work, Workload};
@@ -29,15 +30,18 @@ pub(crate) fn make(
     };
     std::fs::create_dir(directory)?;
     let Workload { topics, threads, payload_bytes, .. } = *workload;
-    let peer = (kind.open)(&Setup { directory, mode, topics, threads })?;
+    let consumers = workload.consumers();
+    let peer = (kind.open)(&Setup { directory, mode, topics, threads, consumers })?;
     let side = Common { name: kind.name, peer, payload_bytes, topics, failure: Mutex::default() };
     Ok(match workload.work {
         Work::Append(mode) => Box::new(Appends { side, is_timed: mode == Mode::Durable }),
         Work::Batch => Box::new(Batches(side)),
         Work::Submit => Box::new(Submits(side)),
+        Work::Ack => Box::new(Acks::new(side)),
+        Work::Cycle => Box::new(Cycle::new(Appends { side, is_timed: true }, threads)),
         Work::Read => {
             let records = read_records(payload_bytes);
-            fill(side.peer.as_ref(), payload_bytes, records)?;
+            fill(side.peer.as_ref(), payload_bytes, 0..records)?;
             let turns = plan.time.as_millis().div_ceil(TURN.as_millis()).max(1);
             let turns = usize::try_from(turns)? * plan.rounds;
             // One for each turn, one to warm up, one to verify, and some for who reads fast.
@@ -52,20 +56,22 @@ pub(crate) fn read_records(payload_bytes: usize) -> u64 {
     (READ_BYTES / payload_bytes as u64).clamp(*READ_RECORDS.start(), *READ_RECORDS.end())
 }
 
-fn fill(peer: &dyn Peer, payload_bytes: usize, records: u64) -> Result<(), Failure> {
-    for first in (0..records).step_by(usize::try_from(FILL_RECORDS)?) {
-        let numbers = first..records.min(first + FILL_RECORDS);
+/// Appends the payloads with these numbers, many at a time.
+pub(crate) fn fill(
+    peer: &dyn Peer,
+    payload_bytes: usize,
+    numbers: Range<u64>,
+) -> Result<(), Failure> {
+    let end = numbers.end;
+    for first in numbers.step_by(usize::try_from(FILL_RECORDS)?) {
+        let numbers = first..end.min(first + FILL_RECORDS);
         peer.append_batch(0, 0, &payloads(payload_bytes, 0, numbers))?;
     }
     Ok(())
 }
 
 /// The payloads with these numbers.
-pub(crate) fn payloads(
-    payload_bytes: usize,
-    thread: usize,
-    numbers: std::ops::Range<u64>,
-) -> Vec<Vec<u8>> {
+pub(crate) fn payloads(payload_bytes: usize, thread: usize, numbers: Range<u64>) -> Vec<Vec<u8>> {
     let payload = |number| {
         let mut payload = vec![0; payload_bytes];
         stamp(&mut payload, thread, number);
@@ -75,10 +81,10 @@ pub(crate) fn payloads(
 }
 
 /// What all sides need.
-struct Common {
-    name: &'static str,
-    peer: Box<dyn Peer>,
-    payload_bytes: usize,
+pub(crate) struct Common {
+    pub(crate) name: &'static str,
+    pub(crate) peer: Box<dyn Peer>,
+    pub(crate) payload_bytes: usize,
     topics: usize,
     /// The first thing that went wrong.
     failure: Mutex<Option<String>>,
@@ -86,9 +92,17 @@ struct Common {
 
 impl Common {
     /// Keeps the failure for the end; the thread that met it stops.
-    fn fail(&self, failure: &str) {
+    pub(crate) fn fail(&self, failure: &str) {
         let mut first = self.failure.lock().expect(NO_PANIC);
         first.get_or_insert_with(|| failure.to_owned());
+    }
+
+    /// The first thing that went wrong, if any.
+    pub(crate) fn no_failure(&self) -> Result<(), String> {
+        match self.failure.lock().expect(NO_PANIC).as_ref() {
+            Some(failure) => Err(format!("{} failed: {failure}", self.name)),
+            None => Ok(()),
+        }
     }
 
     /// The topic of a thread's record.
@@ -104,10 +118,8 @@ impl Common {
 
     /// Reads all topics and compares what is there with what was acknowledged.
     fn verify(&self, acknowledged: &[u64]) -> Result<(), String> {
+        self.no_failure()?;
         let name = self.name;
-        if let Some(failure) = self.failure.lock().expect(NO_PANIC).as_ref() {
-            return Err(format!("{name} failed: {failure}"));
-        }
         let mut found = vec![0; acknowledged.len()];
         for topic in 0..self.topics {
             let read = self.verify_topic(topic, acknowledged, &mut found);
@@ -159,8 +171,8 @@ impl Common {
 }
 
 /// Threads that append one record at a time.
-struct Appends {
-    side: Common,
+pub(crate) struct Appends {
+    pub(crate) side: Common,
     is_timed: bool,
 }
 

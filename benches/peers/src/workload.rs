@@ -6,6 +6,10 @@ use crate::peer::{Kind, Mode};
 pub(crate) const BATCH_RECORDS: usize = 100;
 /// The records that one thread has under way.
 pub(crate) const IN_FLIGHT: usize = 128;
+/// The records that a consumer polls at a time, at most.
+pub(crate) const POLL_MAX: usize = 100;
+/// Those who consume what others append.
+pub(crate) const CONSUMERS: usize = 4;
 
 /// What the threads of a workload do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +20,10 @@ pub(crate) enum Work {
     Batch,
     /// Append with [`IN_FLIGHT`] records under way, durably.
     Submit,
+    /// Acknowledge one record at a time, durably.
+    Ack,
+    /// Append one record at a time, durably, while [`CONSUMERS`] consume them.
+    Cycle,
     /// Read everything again and again.
     Read,
 }
@@ -59,6 +67,8 @@ impl Workload {
             Work::Append(Mode::Unsynced) => format!("append without sync, {threads}, {bytes}"),
             Work::Batch => format!("batch of {BATCH_RECORDS}, {threads}, {bytes}"),
             Work::Submit => format!("submit, {IN_FLIGHT} in flight, {bytes}"),
+            Work::Ack => format!("durable ack, one at a time, {bytes}"),
+            Work::Cycle => format!("cycle, {threads} and {CONSUMERS} consumers, {bytes}"),
             Work::Read => format!("read, {threads}, {bytes}"),
         }
     }
@@ -76,14 +86,26 @@ impl Workload {
             (Work::Append(Mode::Unsynced), _) => "pwrite of the record",
             (Work::Batch, _) => "pwrite of the batch + fdatasync",
             (Work::Submit, _) => "pwrite of the records under way + fdatasync",
+            (Work::Ack, _) => "pwrite of 16 B + fdatasync",
+            (Work::Cycle, _) => "the fastest group commit, and nobody consumes",
             (Work::Read, _) => "pread of 1 MiB at a time + a CRC-32 of each record",
+        }
+    }
+
+    /// How many consume.
+    pub(crate) fn consumers(&self) -> usize {
+        match self.work {
+            Work::Ack => 1,
+            Work::Cycle => CONSUMERS,
+            Work::Append(_) | Work::Batch | Work::Submit | Work::Read => 0,
         }
     }
 
     /// Whether a peer has what this asks for.
     pub(crate) fn suits(&self, kind: &Kind) -> bool {
         let has_mode = self.work != Work::Append(Mode::Unsynced) || kind.unsynced.is_some();
-        has_mode && (!self.compares_topics || kind.topics.is_some())
+        let has_acks = self.consumers() == 0 || kind.acked.is_some();
+        has_mode && has_acks && (!self.compares_topics || kind.topics.is_some())
     }
 }
 
@@ -96,6 +118,8 @@ pub(crate) fn all() -> Vec<Workload> {
     }
     all.extend(sizes.map(|bytes| Workload::new(Work::Batch, 1, bytes)));
     all.extend(sizes.map(|bytes| Workload::new(Work::Submit, 1, bytes)));
+    all.push(Workload::new(Work::Ack, 1, 100));
+    all.push(Workload::new(Work::Cycle, 16, 100));
     all.extend(sizes.map(|bytes| Workload::new(Work::Append(Mode::Unsynced), 1, bytes)));
     all.extend(sizes.map(|bytes| Workload::new(Work::Read, 1, bytes)));
     all.extend([1, 100, 1000].map(Workload::topics));

@@ -14,6 +14,7 @@ pub(crate) const KIND: Kind = Kind {
     unsynced: Some("`append_msg` or `append` alone"),
     topics: None,
     in_flight: "`append` of 128, then `flush`",
+    acked: None,
     documentation: "https://docs.rs/commitlog/{}/commitlog/struct.CommitLog.html#method.flush",
     remark: "All threads share the log behind a lock. Readers check a checksum of each record.",
 };

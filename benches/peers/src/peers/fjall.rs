@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use crate::peer::{Failure, Kind, Mode, Peer, Setup, Visit};
+use crate::peer::{Failure, Kind, Mode, Peer, Setup, Take, Visit};
+use crate::positions::{self, Numbered, Positions};
 
 pub(crate) const KIND: Kind = Kind {
     name: "fjall",
@@ -15,6 +16,7 @@ pub(crate) const KIND: Kind = Kind {
     unsynced: Some("`insert` alone, which writes to the operating system"),
     topics: Some("keyspaces"),
     in_flight: "a batch of 128",
+    acked: Some("`insert` of the position into a keyspace of its own, then `persist`"),
     documentation: "https://docs.rs/fjall/{}/fjall/enum.PersistMode.html",
     remark: "Keys are big-endian numbers, given in the order of the calls.",
 };
@@ -22,6 +24,9 @@ pub(crate) const KIND: Kind = Kind {
 struct Fjall {
     database: Database,
     keyspaces: Vec<(Keyspace, AtomicU64)>,
+    /// Where the position is kept, if there are consumers.
+    consumed: Option<Keyspace>,
+    positions: Positions,
     mode: Mode,
 }
 
@@ -38,7 +43,25 @@ fn open(setup: &Setup<'_>) -> Result<Box<dyn Peer>, Failure> {
         Ok((database.keyspace(&name, uncompressed)?, AtomicU64::new(0)))
     });
     let keyspaces = keyspaces.collect::<Result<_, Failure>>()?;
-    Ok(Box::new(Fjall { database, keyspaces, mode: setup.mode }))
+    let consumed = match setup.consumers {
+        0 => None,
+        _ => Some(database.keyspace("consumed", uncompressed)?),
+    };
+    let positions = Positions::new(1);
+    Ok(Box::new(Fjall { database, keyspaces, consumed, positions, mode: setup.mode }))
+}
+
+impl Fjall {
+    fn persist(&self) -> Result<(), Failure> {
+        if self.mode == Mode::Durable {
+            self.database.persist(PersistMode::SyncData)?;
+        }
+        Ok(())
+    }
+
+    fn consumed(&self) -> Result<&Keyspace, Failure> {
+        self.consumed.as_ref().ok_or("it was opened without consumers".into())
+    }
 }
 
 impl Peer for Fjall {
@@ -46,10 +69,7 @@ impl Peer for Fjall {
         let (keyspace, next) = &self.keyspaces[topic];
         let key = next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         keyspace.insert(key, record)?;
-        if self.mode == Mode::Durable {
-            self.database.persist(PersistMode::SyncData)?;
-        }
-        Ok(())
+        self.persist()
     }
 
     fn append_batch(&self, _: usize, topic: usize, records: &[Vec<u8>]) -> Result<(), Failure> {
@@ -74,5 +94,41 @@ impl Peer for Fjall {
             }
         }
         Ok(())
+    }
+
+    fn consume(&self, _: usize, max: usize, take: &mut Take<'_>) -> Result<usize, Failure> {
+        self.positions.consume(self, max, take)
+    }
+
+    fn read_rest(&self, visit: &mut Visit<'_>) -> Result<(), Failure> {
+        self.positions.read_rest(self, visit)
+    }
+}
+
+const POSITION: &str = "position";
+
+impl Numbered for Fjall {
+    fn read_from(&self, _: usize, number: u64, max: usize) -> Result<Vec<Vec<u8>>, Failure> {
+        let mut records = Vec::new();
+        let pairs = self.keyspaces[0].0.range(number.to_be_bytes()..);
+        for (expected, pair) in (number..).zip(pairs.take(max)) {
+            let (key, record) = pair.into_inner()?;
+            if positions::decode(&key)? != expected {
+                break;
+            }
+            records.push(record.to_vec());
+        }
+        Ok(records)
+    }
+
+    fn keep(&self, positions: &[(usize, u64)]) -> Result<(), Failure> {
+        for (_, position) in positions {
+            self.consumed()?.insert(POSITION, position.to_be_bytes())?;
+        }
+        self.persist()
+    }
+
+    fn kept(&self, _: usize) -> Result<u64, Failure> {
+        self.consumed()?.get(POSITION)?.map_or(Ok(0), |position| positions::decode(&position))
     }
 }

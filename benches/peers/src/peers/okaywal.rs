@@ -16,6 +16,7 @@ pub(crate) const KIND: Kind = Kind {
     unsynced: None,
     topics: None,
     in_flight: "an entry of 128 chunks",
+    acked: None,
     documentation: "https://docs.rs/okaywal/{}/okaywal/struct.EntryWriter.html#method.commit",
     remark: "A log is read in order only when it is opened; so each reading opens hard links to \
              its files, in a thread beside the one that counts. Readers check a checksum of \

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use queue_file::QueueFile;
 
-use crate::peer::{Failure, Kind, Mode, NO_PANIC, Peer, Setup, Visit};
+use crate::peer::{Failure, Kind, Mode, NO_PANIC, Peer, Setup, Take, Visit};
 
 pub(crate) const KIND: Kind = Kind {
     name: "queue-file",
@@ -13,6 +13,7 @@ pub(crate) const KIND: Kind = Kind {
     unsynced: Some("`set_sync_writes(false)`"),
     topics: None,
     in_flight: "`add_n` of 128",
+    acked: Some("`remove`, `remove_n`, with `set_overwrite_on_remove(false)`"),
     documentation: "https://docs.rs/queue-file/{}/queue_file/struct.QueueFile.html#method.set_sync_writes",
     remark: "All threads share the queue behind a lock. Readers check a checksum of each record.",
 };
@@ -27,6 +28,8 @@ struct Queue {
 fn open(setup: &Setup<'_>) -> Result<Box<dyn Peer>, Failure> {
     let mut queue = QueueFile::with_capacity(setup.directory.join("queue"), CAPACITY_BYTES)?;
     queue.set_sync_writes(setup.mode == Mode::Durable);
+    // Else it writes zeros over what is removed, and over its whole file when it is empty.
+    queue.set_overwrite_on_remove(false);
     Ok(Box::new(Queue { queue: Mutex::new(queue) }))
 }
 
@@ -48,5 +51,26 @@ impl Peer for Queue {
             }
         }
         Ok(())
+    }
+
+    fn consume(&self, _: usize, max: usize, take: &mut Take<'_>) -> Result<usize, Failure> {
+        let mut queue = self.queue.lock().expect(NO_PANIC);
+        let mut count = 0;
+        {
+            let mut records = queue.iter();
+            while count < max
+                && let Some(record) = records.borrowed_next()
+            {
+                take(record);
+                count += 1;
+            }
+        }
+        queue.remove_n(count)?;
+        Ok(count)
+    }
+
+    /// What was consumed is no longer there.
+    fn read_rest(&self, visit: &mut Visit<'_>) -> Result<(), Failure> {
+        self.read(0, visit)
     }
 }

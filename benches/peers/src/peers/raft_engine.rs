@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use protobuf::well_known_types::BytesValue;
 use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize};
 
-use crate::peer::{Failure, Kind, Mode, Peer, Setup, Visit};
+use crate::peer::{Failure, Kind, Mode, Peer, Setup, Take, Visit};
+use crate::positions::{self, Numbered, Positions};
 
 pub(crate) const KIND: Kind = Kind {
     name: "raft-engine",
@@ -14,6 +15,7 @@ pub(crate) const KIND: Kind = Kind {
     unsynced: Some("`Engine::write(.., sync: false)`"),
     topics: Some("Raft groups"),
     in_flight: "a `LogBatch` of 128 entries",
+    acked: Some("`LogBatch::put` of the positions into a group of their own, `Engine::write`"),
     documentation: "https://docs.rs/raft-engine/{}/raft_engine/struct.Engine.html#method.write",
     remark: "A group has one writer at a time, so each thread has a group of its own in each \
              topic. There is no order across threads. Readers check a checksum of each batch.",
@@ -28,6 +30,8 @@ struct RaftEngine {
     threads: usize,
     /// The number of entries of each group.
     ends: Vec<AtomicU64>,
+    /// Of each group that has the records of a thread.
+    positions: Positions,
 }
 
 /// Entries carry their index in front of the record.
@@ -52,7 +56,8 @@ fn open(setup: &Setup<'_>) -> Result<Box<dyn Peer>, Failure> {
     let engine = Engine::open(config)?;
     let groups = setup.topics * setup.threads;
     let ends = (0..groups).map(|_| AtomicU64::new(0)).collect();
-    Ok(Box::new(RaftEngine { engine, mode: setup.mode, threads: setup.threads, ends }))
+    let (threads, positions) = (setup.threads, Positions::new(setup.threads));
+    Ok(Box::new(RaftEngine { engine, mode: setup.mode, threads, ends, positions }))
 }
 
 impl RaftEngine {
@@ -120,5 +125,55 @@ impl Peer for RaftEngine {
             }
         }
         Ok(())
+    }
+
+    fn consume(&self, _: usize, max: usize, take: &mut Take<'_>) -> Result<usize, Failure> {
+        self.positions.consume(self, max, take)
+    }
+
+    fn read_rest(&self, visit: &mut Visit<'_>) -> Result<(), Failure> {
+        self.positions.read_rest(self, visit)
+    }
+}
+
+impl RaftEngine {
+    /// The group that holds positions: behind all others, which the engine counts from 1.
+    fn group_of_positions(&self) -> u64 {
+        self.ends.len() as u64 + 1
+    }
+}
+
+/// The key of a position.
+fn position_key(sequence: usize) -> Vec<u8> {
+    format!("position {sequence}").into_bytes()
+}
+
+impl Numbered for RaftEngine {
+    /// A sequence is a thread. Its entries are numbered from 1.
+    fn read_from(&self, sequence: usize, number: u64, max: usize) -> Result<Vec<Vec<u8>>, Failure> {
+        let group = self.group(sequence, 0);
+        let end = self.ends[group].load(Ordering::Relaxed).min(number + max as u64);
+        let mut entries = Vec::new();
+        if number < end {
+            let (group, first) = (group as u64 + 1, number + 1);
+            self.engine.fetch_entries_to::<Indexed>(group, first, end + 1, None, &mut entries)?;
+        }
+        let records = entries.into_iter().map(|entry| entry.value[size_of::<u64>()..].to_vec());
+        Ok(records.collect())
+    }
+
+    fn keep(&self, positions: &[(usize, u64)]) -> Result<(), Failure> {
+        let mut batch = LogBatch::default();
+        for (sequence, position) in positions {
+            let (key, value) = (position_key(*sequence), position.to_be_bytes().to_vec());
+            batch.put(self.group_of_positions(), key, value)?;
+        }
+        self.engine.write(&mut batch, self.mode == Mode::Durable)?;
+        Ok(())
+    }
+
+    fn kept(&self, sequence: usize) -> Result<u64, Failure> {
+        let position = self.engine.get(self.group_of_positions(), &position_key(sequence));
+        position.map_or(Ok(0), |position| positions::decode(&position))
     }
 }

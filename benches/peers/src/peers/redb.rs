@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
-use crate::peer::{Failure, Kind, Mode, Peer, Setup, Visit};
+use crate::peer::{Failure, Kind, Mode, Peer, Setup, Take, Visit};
+use crate::positions::{Numbered, Positions};
 
 pub(crate) const KIND: Kind = Kind {
     name: "redb",
@@ -13,6 +14,7 @@ pub(crate) const KIND: Kind = Kind {
     unsynced: Some("`Durability::None`"),
     topics: Some("tables"),
     in_flight: "a transaction of 128 inserts",
+    acked: Some("a transaction that inserts the position into a table of its own"),
     documentation: "https://docs.rs/redb/{}/redb/enum.Durability.html",
     remark: "One transaction writes at a time. Readers check no checksums.",
 };
@@ -21,7 +23,11 @@ struct Redb {
     database: Database,
     topics: Vec<(String, AtomicU64)>,
     durability: Durability,
+    positions: Positions,
 }
+
+/// Where positions are kept, by the number of their sequence.
+const CONSUMED: TableDefinition<'_, u64, u64> = TableDefinition::new("consumed");
 
 fn definition(name: &str) -> TableDefinition<'_, u64, &'static [u8]> {
     TableDefinition::new(name)
@@ -35,12 +41,16 @@ fn open(setup: &Setup<'_>) -> Result<Box<dyn Peer>, Failure> {
     for (name, _) in &topics {
         transaction.open_table(definition(name))?;
     }
+    if setup.consumers > 0 {
+        transaction.open_table(CONSUMED)?;
+    }
     transaction.commit()?;
     let durability = match setup.mode {
         Mode::Durable => Durability::Immediate,
         Mode::Unsynced => Durability::None,
     };
-    Ok(Box::new(Redb { database, topics, durability }))
+    let positions = Positions::new(1);
+    Ok(Box::new(Redb { database, topics, durability, positions }))
 }
 
 impl Redb {
@@ -82,5 +92,42 @@ impl Peer for Redb {
             }
         }
         Ok(())
+    }
+
+    fn consume(&self, _: usize, max: usize, take: &mut Take<'_>) -> Result<usize, Failure> {
+        self.positions.consume(self, max, take)
+    }
+
+    fn read_rest(&self, visit: &mut Visit<'_>) -> Result<(), Failure> {
+        self.positions.read_rest(self, visit)
+    }
+}
+
+impl Numbered for Redb {
+    fn read_from(&self, _: usize, number: u64, max: usize) -> Result<Vec<Vec<u8>>, Failure> {
+        let transaction = self.database.begin_read()?;
+        let table = transaction.open_table(definition(&self.topics[0].0))?;
+        // One transaction writes at a time, so no number is missing.
+        let pairs = table.range(number..)?.take(max);
+        pairs.map(|pair| Ok(pair?.1.value().to_vec())).collect()
+    }
+
+    fn keep(&self, positions: &[(usize, u64)]) -> Result<(), Failure> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(self.durability)?;
+        {
+            let mut table = transaction.open_table(CONSUMED)?;
+            for (sequence, position) in positions {
+                table.insert(*sequence as u64, *position)?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn kept(&self, sequence: usize) -> Result<u64, Failure> {
+        let transaction = self.database.begin_read()?;
+        let position = transaction.open_table(CONSUMED)?.get(sequence as u64)?;
+        Ok(position.map_or(0, |position| position.value()))
     }
 }

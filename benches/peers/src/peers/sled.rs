@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sled::{Batch, Config, Db, Tree};
 
-use crate::peer::{Failure, Kind, Mode, Peer, Setup, Visit};
+use crate::peer::{Failure, Kind, Mode, Peer, Setup, Take, Visit};
+use crate::positions::{self, Numbered, Positions};
 
 pub(crate) const KIND: Kind = Kind {
     name: "sled",
@@ -13,6 +14,7 @@ pub(crate) const KIND: Kind = Kind {
     unsynced: Some("`insert` alone, which writes to a buffer of the process"),
     topics: Some("trees"),
     in_flight: "a batch of 128",
+    acked: Some("`insert` of the position into a tree of its own, then `flush`"),
     documentation: "https://docs.rs/sled/{}/sled/struct.Tree.html#method.flush",
     remark: "Without a flush, the end of the process can lose records, too. Version 1 is in alpha.",
 };
@@ -20,6 +22,9 @@ pub(crate) const KIND: Kind = Kind {
 struct Sled {
     trees: Vec<(Tree, AtomicU64)>,
     mode: Mode,
+    /// Where the position is kept, if there are consumers.
+    consumed: Option<Tree>,
+    positions: Positions,
     _database: Db,
 }
 
@@ -30,7 +35,12 @@ fn open(setup: &Setup<'_>) -> Result<Box<dyn Peer>, Failure> {
         Ok((tree, AtomicU64::new(0)))
     });
     let trees = trees.collect::<Result<_, Failure>>()?;
-    Ok(Box::new(Sled { trees, mode: setup.mode, _database: database }))
+    let consumed = match setup.consumers {
+        0 => None,
+        _ => Some(database.open_tree("consumed")?),
+    };
+    let positions = Positions::new(1);
+    Ok(Box::new(Sled { trees, mode: setup.mode, consumed, positions, _database: database }))
 }
 
 impl Sled {
@@ -39,6 +49,10 @@ impl Sled {
             tree.flush()?;
         }
         Ok(())
+    }
+
+    fn consumed(&self) -> Result<&Tree, Failure> {
+        self.consumed.as_ref().ok_or("it was opened without consumers".into())
     }
 }
 
@@ -67,5 +81,41 @@ impl Peer for Sled {
             }
         }
         Ok(())
+    }
+
+    fn consume(&self, _: usize, max: usize, take: &mut Take<'_>) -> Result<usize, Failure> {
+        self.positions.consume(self, max, take)
+    }
+
+    fn read_rest(&self, visit: &mut Visit<'_>) -> Result<(), Failure> {
+        self.positions.read_rest(self, visit)
+    }
+}
+
+const POSITION: &str = "position";
+
+impl Numbered for Sled {
+    fn read_from(&self, _: usize, number: u64, max: usize) -> Result<Vec<Vec<u8>>, Failure> {
+        let mut records = Vec::new();
+        let pairs = self.trees[0].0.range(number.to_be_bytes()..);
+        for (expected, pair) in (number..).zip(pairs.take(max)) {
+            let (key, record) = pair?;
+            if positions::decode(&key)? != expected {
+                break;
+            }
+            records.push(record.to_vec());
+        }
+        Ok(records)
+    }
+
+    fn keep(&self, positions: &[(usize, u64)]) -> Result<(), Failure> {
+        for (_, position) in positions {
+            self.consumed()?.insert(POSITION, &position.to_be_bytes())?;
+        }
+        self.flush(self.consumed()?)
+    }
+
+    fn kept(&self, _: usize) -> Result<u64, Failure> {
+        self.consumed()?.get(POSITION)?.map_or(Ok(0), |position| positions::decode(&position))
     }
 }

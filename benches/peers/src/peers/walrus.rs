@@ -7,7 +7,8 @@ use std::sync::Mutex;
 
 use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 
-use crate::peer::{Failure, Kind, Mode, NO_PANIC, Peer, Setup, Visit};
+use crate::peer::{Failure, Kind, Mode, NO_PANIC, Peer, Setup, Take, Visit};
+use crate::workload::POLL_MAX;
 
 pub(crate) const KIND: Kind = Kind {
     name: "walrus-rust",
@@ -16,6 +17,7 @@ pub(crate) const KIND: Kind = Kind {
     unsynced: Some("`FsyncSchedule::NoFsync`"),
     topics: Some("topics"),
     in_flight: "`batch_append_for_topic` of 128",
+    acked: Some("`read_next`, `batch_read_for_topic` with `ReadConsistency::StrictlyAtOnce`"),
     documentation: "https://docs.rs/walrus-rust/{}/walrus_rust/wal/enum.FsyncSchedule.html",
     remark: "Batches are written through io_uring, which strace does not see. A reader consumes \
              what it reads, so that each reading has an instance of its own, opened before. \
@@ -29,12 +31,15 @@ pub(crate) const QUIET_VARIABLE: &str = "WALRUS_QUIET";
 
 /// How many bytes a reader asks for at a time.
 const READ_BYTES: usize = 1 << 20;
+/// The same for a consumer: a bound of records it does not have, and theirs have 100 B.
+const CONSUMED_BYTES: usize = POLL_MAX * 100;
 
 struct Wal {
     writer: Walrus,
     key: String,
     schedule: FsyncSchedule,
     readers: Mutex<Readers>,
+    consuming: Mutex<()>,
     names: Vec<String>,
 }
 
@@ -58,14 +63,24 @@ fn open(setup: &Setup<'_>) -> Result<Box<dyn Peer>, Failure> {
         Mode::Durable => FsyncSchedule::SyncEach,
         Mode::Unsynced => FsyncSchedule::NoFsync,
     };
-    let writer = instance(&key, schedule)?;
+    let consistency = match setup.consumers {
+        0 => UNKEPT,
+        _ => ReadConsistency::StrictlyAtOnce,
+    };
+    let writer = instance(&key, consistency, schedule)?;
     let names = (0..setup.topics).map(|topic| format!("t{topic}")).collect();
-    Ok(Box::new(Wal { writer, key, schedule, readers: Mutex::default(), names }))
+    let (readers, consuming) = (Mutex::default(), Mutex::default());
+    Ok(Box::new(Wal { writer, key, schedule, readers, consuming, names }))
 }
 
 /// Readers that never write down how far they are.
-fn instance(key: &str, schedule: FsyncSchedule) -> Result<Walrus, Failure> {
-    let consistency = ReadConsistency::AtLeastOnce { persist_every: u32::MAX };
+const UNKEPT: ReadConsistency = ReadConsistency::AtLeastOnce { persist_every: u32::MAX };
+
+fn instance(
+    key: &str,
+    consistency: ReadConsistency,
+    schedule: FsyncSchedule,
+) -> Result<Walrus, Failure> {
     Ok(Walrus::with_consistency_and_schedule_for_key(key, consistency, schedule)?)
 }
 
@@ -85,7 +100,7 @@ impl Peer for Wal {
         let next = fresh.or_else(|| Some((prepared.pop()?, HashSet::new())));
         let (reader, read) = current.insert(match next {
             Some(next) => next,
-            None => (instance(&self.key, self.schedule)?, HashSet::new()),
+            None => (instance(&self.key, UNKEPT, self.schedule)?, HashSet::new()),
         });
         read.insert(topic);
         loop {
@@ -104,8 +119,30 @@ impl Peer for Wal {
     fn prepare_reads(&self, times: usize) -> Result<(), Failure> {
         let mut readers = self.readers.lock().expect(NO_PANIC);
         for _ in 0..times {
-            readers.prepared.push(instance(&self.key, self.schedule)?);
+            readers.prepared.push(instance(&self.key, UNKEPT, self.schedule)?);
         }
         Ok(())
+    }
+
+    fn consume(&self, _: usize, max: usize, take: &mut Take<'_>) -> Result<usize, Failure> {
+        // Two that read at once may keep their positions in the wrong order.
+        let _one = self.consuming.lock().expect(NO_PANIC);
+        if max == 1 {
+            let entry = self.writer.read_next(&self.names[0], true)?;
+            return Ok(entry.map_or(0, |entry| {
+                take(&entry.data);
+                1
+            }));
+        }
+        let entries = self.writer.batch_read_for_topic(&self.names[0], CONSUMED_BYTES, true)?;
+        for entry in &entries {
+            take(&entry.data);
+        }
+        Ok(entries.len())
+    }
+
+    /// By an instance that begins where the position was kept.
+    fn read_rest(&self, visit: &mut Visit<'_>) -> Result<(), Failure> {
+        self.read(0, visit)
     }
 }
