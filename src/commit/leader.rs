@@ -17,7 +17,6 @@ use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 
 use super::ingest::stamp_frames;
-use super::policy::SyncPolicy;
 use super::queue::{Gather, TopicRuntime};
 use super::replicas::Seen;
 use super::{Commits, Counters, Writer};
@@ -199,9 +198,8 @@ impl Commits {
             has_work |= writer.unsynced_since.is_none();
             writer.unsynced_since.get_or_insert(writer.last_write);
             writer.unsynced_bytes += written;
-            if let SyncPolicy::Interval { bytes: due, .. } = self.config.policy {
-                has_work |= before < due && before + written >= due;
-            }
+            let due = self.config.policy.synced_behind();
+            has_work |= before < due && before + written >= due;
         }
         self.tell_synced(tail.epoch, end);
         if has_work {

@@ -33,12 +33,17 @@ pub enum SyncPolicy {
         /// A sync follows once this many bytes were written.
         bytes: u64,
     },
-    /// Nothing is synced until a segment is full or about to be deleted, a topic or group is
-    /// made, a group is committed or moved, the log is closed or
-    /// [`Log::sync`](crate::Log::sync) is called. Readers see what is written: a power loss can
-    /// take back what a consumer has already seen.
+    /// No append waits for a sync. Nothing is synced until a topic or group is made, a group is
+    /// committed or moved, a segment is about to be deleted, the log is closed or
+    /// [`Log::sync`](crate::Log::sync) is called; and every 8 MiB in the background, so that a segment
+    /// that is full, which is synced, too, does not take long. Readers see what is written: a power
+    /// loss can take back what a consumer has already seen.
     Never,
 }
+
+/// Under [`SyncPolicy::Never`], so many bytes are synced behind the writes. A full segment has to be
+/// durable before the next one begins, and all of it at once takes the disk a tenth of a second.
+const NEVER_BEHIND_BYTES: u64 = 8 * 1024 * 1024;
 
 impl Default for SyncPolicy {
     fn default() -> Self {
@@ -56,6 +61,14 @@ impl SyncPolicy {
     /// Whether the leader syncs what it writes.
     pub(crate) fn syncs_commits(self) -> bool {
         matches!(self, Self::EachAppend | Self::GroupCommit { .. })
+    }
+
+    /// After so many bytes, what was written is synced in the background, where commits are not.
+    pub(crate) fn synced_behind(self) -> u64 {
+        match self {
+            Self::Interval { bytes, .. } => bytes,
+            _ => NEVER_BEHIND_BYTES,
+        }
     }
 
     pub(crate) fn linger(self) -> Duration {

@@ -150,9 +150,13 @@ pub(super) fn commit_once(shared: &Shared, drain: fn(&Commits)) -> Option<Durati
         }
         at <= now
     };
-    if let SyncPolicy::Interval { every, bytes } = commits.config.policy
-        && let Some((since, unsynced)) = commits.unsynced()
-        && (unsynced >= bytes || due(since.saturating_add(every)))
+    let policy = commits.config.policy;
+    let mut is_late = |since: Duration| match policy {
+        SyncPolicy::Interval { every, .. } => due(since.saturating_add(every)),
+        _ => false,
+    };
+    if let Some((since, unsynced)) = commits.unsynced()
+        && (unsynced >= policy.synced_behind() || is_late(since))
     {
         // A failure poisons the log, which answers everyone.
         drop(commits.sync_written());
@@ -310,6 +314,28 @@ mod tests {
         let reserved = calls_to_prepare(default, 700_000);
         assert!(reserved < filled, "{reserved}, not {filled}");
         assert_eq!(calls_to_prepare(never, 100_000), reserved);
+    }
+
+    #[test]
+    fn what_is_never_synced_by_itself_is_synced_behind_a_long_run_of_writes() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new());
+        let options = Options::new().sync(SyncPolicy::Never).simulated(Arc::new(clock), 1);
+        let log = options.open_on(disk.storage()).expect("opens");
+        let (topic, shared) = (log.topic("t").expect("a topic"), &log.handle.shared);
+        let (marks, mut synced) = (&shared.commits.marks, 0);
+        // The first segments are small, and each is synced once it is full.
+        for _ in 0..30 {
+            let observed = shared.commits.work.observe();
+            topic.append(vec![7; 3 << 20]).expect("appends");
+            let (_, unsynced) = shared.commits.unsynced().expect("nothing has synced it");
+            let is_told = shared.commits.work.observe() > observed;
+            commit_once(shared, Commits::drain);
+            let is_due = unsynced >= 8 << 20;
+            assert!(is_told || !is_due);
+            assert_eq!(marks.durable() == marks.written(), is_due, "{unsynced} B");
+            synced += usize::from(is_due);
+        }
+        assert!(synced > 1);
     }
 
     #[test]
