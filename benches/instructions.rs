@@ -45,10 +45,10 @@ const ROWS: [Row; 10] = [
     row("submit, 128 in flight, synced", 1_540, workloads::submit_synced),
     row("submit, 128 in flight, never synced", 1_540, workloads::submit_never),
     row("append_batch of 100, per record", 1_080, workloads::append_batch),
-    row("poll 100, just written, per message", 800, workloads::poll_written),
-    row("poll 100, per message", 880, workloads::poll_hundreds),
+    row("poll 100, just written, per message", 200, workloads::poll_written),
+    row("poll 100, per message", 260, workloads::poll_hundreds),
     row("poll 1", 4_450, workloads::poll_single),
-    row("ack", 990, workloads::ack),
+    row("ack", 910, workloads::ack),
     row("append, poll 100, ack, commit", 8_230, workloads::cycle),
 ];
 

@@ -2,15 +2,18 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::clock::{from_wall_ms, to_wall_ms};
 use crate::error::{Error, Result};
 use crate::format::entry::{self, Content, FIELD_BYTES_MAX, HEADERS_MAX, HeaderPair};
+use crate::group::delivery::Origin;
 use crate::offset::{Offset, Position};
 use crate::segment::chunk::Shared;
 use crate::segment::cursor::Found;
+use crate::sync::OnceLock;
 
 /// A record to append: a payload, and what else is known of it.
 ///
@@ -136,42 +139,113 @@ impl From<String> for Record {
 
 /// A message that was read. It shares the memory that it lies in with its neighbours; cloning it
 /// copies no payload.
-#[derive(Clone)]
 pub struct Message {
-    topic: Arc<str>,
-    buffer: Shared,
+    home: Arc<Home>,
     parts: entry::Message,
     position: Position,
 }
 
-impl Message {
+/// What messages share that were read together: one count of its holders for all of it, as there
+/// are many of them.
+#[derive(Debug)]
+pub(crate) struct Home {
+    buffer: Shared,
+    of: Of,
+    /// The home of those that are kept beyond their delivery.
+    kept: OnceLock<Arc<Home>>,
+}
+
+/// Where messages come from.
+#[derive(Debug)]
+enum Of {
+    Topic(Arc<str>),
+    /// A group delivers them. It keeps the log open, as a delivery does and a message does not.
+    Group(Arc<Origin>),
+}
+
+impl Home {
+    /// A home of messages of the topic of this name that were read.
+    pub(crate) fn of_topic(buffer: &Shared, topic: &Arc<str>) -> Arc<Self> {
+        Self::new(buffer, Of::Topic(Arc::clone(topic)))
+    }
+
+    /// A home of messages that are delivered.
+    pub(crate) fn of_group(buffer: &Shared, origin: &Arc<Origin>) -> Arc<Self> {
+        Self::new(buffer, Of::Group(Arc::clone(origin)))
+    }
+
+    fn new(buffer: &Shared, of: Of) -> Arc<Self> {
+        Arc::new(Self { buffer: buffer.clone(), of, kept: OnceLock::new() })
+    }
+
+    /// Whether it is in this memory that its messages lie.
+    pub(crate) fn is_in(&self, buffer: &Shared) -> bool {
+        self.buffer.is_same(buffer)
+    }
+
+    /// Who delivers its messages, where somebody does.
     #[inline]
-    pub(crate) fn new(topic: Arc<str>, found: Found) -> Self {
-        Self { topic, buffer: found.buffer, parts: found.message, position: found.at }
+    pub(crate) fn origin(&self) -> Option<&Arc<Origin>> {
+        match &self.of {
+            Of::Group(origin) => Some(origin),
+            Of::Topic(_) => None,
+        }
+    }
+
+    fn topic(&self) -> &Arc<str> {
+        match &self.of {
+            Of::Group(origin) => origin.topic(),
+            Of::Topic(name) => name,
+        }
+    }
+
+    /// The home of messages that keep nothing open.
+    fn kept(self: &Arc<Self>) -> Arc<Self> {
+        match &self.of {
+            Of::Topic(_) => Arc::clone(self),
+            Of::Group(origin) => {
+                let kept = || Self::of_topic(&self.buffer, origin.topic());
+                Arc::clone(self.kept.get_or_init(kept))
+            }
+        }
+    }
+}
+
+// Nothing behind a message is ever changed, whoever panics meanwhile.
+impl UnwindSafe for Message {}
+impl RefUnwindSafe for Message {}
+
+impl Clone for Message {
+    fn clone(&self) -> Self {
+        Self { home: self.home.kept(), ..*self }
+    }
+}
+
+impl Message {
+    /// A message in the memory of this home.
+    #[inline]
+    pub(crate) fn new(home: Arc<Home>, found: Found) -> Self {
+        Self { home, parts: found.message, position: found.at }
     }
 
     /// The payload, without copying it.
     pub fn payload(&self) -> &[u8] {
-        &self.buffer[self.parts.payload()]
+        self.parts.payload(&self.home.buffer)
     }
 
     /// The key, if the record had one.
     pub fn key(&self) -> Option<&[u8]> {
-        self.parts.key().map(|range| &self.buffer[range])
+        self.parts.key(&self.home.buffer)
     }
 
     /// The tag, if the record had one.
     pub fn tag(&self) -> Option<&str> {
-        self.parts.tag().map(|range| self.text(range))
+        self.parts.tag(&self.home.buffer)
     }
 
     /// The headers in the order in which they were added.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let ranges = match self.parts.headers() {
-            Some(range) => entry::headers(&self.buffer, range),
-            None => Vec::new(),
-        };
-        ranges.into_iter().map(|(name, value)| (self.text(name), &self.buffer[value]))
+        self.parts.headers(&self.home.buffer)
     }
 
     /// The value of the first header of this name.
@@ -181,7 +255,7 @@ impl Message {
 
     /// The name of the topic.
     pub fn topic(&self) -> &str {
-        &self.topic
+        self.home.topic()
     }
 
     /// The message's number within its topic: the same at every delivery, so that a consumer
@@ -208,15 +282,16 @@ impl Message {
         self.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect()
     }
 
-    fn text(&self, range: Range<usize>) -> &str {
-        str::from_utf8(&self.buffer[range]).expect("text was checked when the entry was decoded")
+    #[inline]
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
     }
 }
 
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
-            .field("topic", &self.topic)
+            .field("topic", &self.topic())
             .field("offset", &self.parts.offset)
             .field("key", &self.key().map(|key| key.escape_ascii().to_string()))
             .field("payload_bytes", &self.payload().len())

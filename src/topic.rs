@@ -12,7 +12,7 @@ use crate::group::{Group, GroupOptions, shared::open_group};
 use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
 use crate::pending::{Committer, Pending};
-use crate::record::{Acknowledged, BatchReceipt, Message, Receipt, Record};
+use crate::record::{Acknowledged, BatchReceipt, Home, Message, Receipt, Record};
 use crate::segment::cursor::{Step, TopicCursor};
 use crate::shared::{Handle, Shared};
 use crate::sync::atomic::Ordering;
@@ -332,7 +332,7 @@ impl Topic {
             return Err(Error::OffsetOutOfRange { offset, start, end });
         }
         let cursor = TopicCursor::new(self.runtime.id, offset.0);
-        Ok(Reader { topic: self.clone(), cursor, told_closed: false })
+        Ok(Reader { topic: self.clone(), cursor, home: None, told_closed: false })
     }
 
     /// The offset of the first message that is not older than `time`, or the topic's end.
@@ -415,6 +415,8 @@ pub(crate) fn acknowledged(commits: &Commits, ack: Ack) -> Acknowledged {
 pub struct Reader {
     topic: Topic,
     cursor: TopicCursor,
+    /// That of the last message.
+    home: Option<Arc<Home>>,
     /// That the log is closed was said once, so that a loop over the reader ends.
     told_closed: bool,
 }
@@ -439,8 +441,12 @@ impl Iterator for Reader {
         let end = self.topic.runtime.visible_next.load(Ordering::Acquire);
         let from = self.next_offset();
         match self.cursor.step(&commits.segments, end, commits.marks.visible()) {
-            Ok(Step::Message(found)) => {
-                Some(Ok(Message::new(Arc::clone(&self.topic.runtime.name), found)))
+            Ok(Step::Message(buffer, found)) => {
+                let home = match &self.home {
+                    Some(home) if home.is_in(buffer) => home,
+                    _ => self.home.insert(Home::of_topic(buffer, &self.topic.runtime.name)),
+                };
+                Some(Ok(Message::new(Arc::clone(home), found)))
             }
             Ok(Step::End) => None,
             Ok(Step::Gone { to }) => Some(Err(Error::Lagged { from, to: Offset(to) })),

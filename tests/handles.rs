@@ -36,3 +36,25 @@ fn a_log_whose_handles_are_gone_holds_no_file() {
 fn a_poisoned_log_whose_handles_are_gone_holds_no_file() {
     check(true);
 }
+
+#[test]
+fn a_message_that_is_kept_beyond_its_delivery_does_not_keep_the_log_open() {
+    let disk = SimDisk::new(1);
+    let storage = disk.storage();
+    let options = Options::new().simulated(Arc::new(SimClock::new()), 1);
+    let log = options.open_on(Arc::clone(&storage)).expect("opens");
+    let topic = log.topic("t").expect("a topic");
+    let record = ackline::Record::new("payload").key("key").tag("tag").header("name", "value");
+    topic.append(record).expect("appends");
+    let group = topic.group("g").expect("a group");
+    let polled = group.poll(1, Duration::ZERO).expect("polls");
+    let first = polled[0].message().clone();
+    let kept = [first.clone(), polled[0].message().clone(), first];
+    drop((log, topic, group, polled));
+    assert_eq!(Arc::strong_count(&storage), 1, "nobody holds the files of a log that is gone");
+    for message in kept {
+        assert_eq!((message.topic(), message.payload()), ("t", b"payload".as_slice()));
+        assert_eq!((message.key(), message.tag()), (Some(b"key".as_slice()), Some("tag")));
+        assert_eq!(message.header("name"), Some(b"value".as_slice()));
+    }
+}

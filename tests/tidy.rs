@@ -16,8 +16,7 @@ const LAYERS: &[(&[&str], bool)] = &[
     (&["segment"], false),
     (&["watermark", "pending", "promise"], true),
     (&["commit"], false),
-    (&["record"], false),
-    (&["shared", "group", "topic", "batch", "retention", "stats"], true),
+    (&["shared", "record", "group", "topic", "batch", "retention", "stats"], true),
     (&["options", "log", "replicate", "lib"], true),
 ];
 

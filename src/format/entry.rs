@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::fields::Fields;
-use super::{ALIGNMENT, align, u32_at};
+use super::{ALIGNMENT, align, u16_at, u32_at, u64_at};
 use crate::offset::{Epoch, GroupId, Position, TopicId};
 
 /// Length, kind, attributes and a reserved field.
@@ -41,9 +41,6 @@ pub(crate) const HEADERS_MAX: usize = 32 * 1024;
 
 /// A header of a record: a name and a value.
 pub(crate) type HeaderPair = (String, Vec<u8>);
-
-/// Where the name and the value of a header lie.
-pub(crate) type HeaderRanges = (Range<usize>, Range<usize>);
 
 /// What a message carries; the fields are borrowed to be encoded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,50 +127,85 @@ pub(crate) enum Entry<'a> {
     },
 }
 
-/// Where the parts of a message lie in the bytes that were decoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is known of a message that was decoded. Its parts are found when they are asked for, in the
+/// bytes that it was decoded from: there are many messages, and most have a payload alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) topic: TopicId,
+    /// Where the payload begins, counted from the entry's beginning. No entry is longer than a
+    /// `u32` can tell.
+    pub(super) payload_from: u32,
     pub(crate) offset: u64,
     pub(crate) timestamp_ms: u64,
     /// Where the entry begins.
     pub(super) at: usize,
-    pub(super) key: Option<Span>,
-    pub(super) tag: Option<Span>,
-    /// The encoded headers, their number first; see [`headers`].
-    pub(super) headers: Option<Span>,
-    pub(super) payload: Span,
-}
-
-/// A part of an entry, counted from the entry's beginning: there are many of these, and no entry is
-/// longer than a `u32` can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) from: u32,
-    pub(super) to: u32,
 }
 
 impl Message {
-    /// Where the key lies in what the message was decoded from.
-    pub(crate) fn key(&self) -> Option<Range<usize>> {
-        self.key.map(|span| self.range(span))
+    /// The payload, in what the message was decoded from, as all of its parts.
+    pub(crate) fn payload<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        &self.entry(body)[self.payload_from as usize..]
     }
 
-    pub(crate) fn tag(&self) -> Option<Range<usize>> {
-        self.tag.map(|span| self.range(span))
+    pub(crate) fn key<'a>(&self, body: &'a [u8]) -> Option<&'a [u8]> {
+        self.fields(body).0
     }
 
-    pub(crate) fn headers(&self) -> Option<Range<usize>> {
-        self.headers.map(|span| self.range(span))
+    pub(crate) fn tag<'a>(&self, body: &'a [u8]) -> Option<&'a str> {
+        let tag = self.fields(body).1;
+        tag.map(|tag| str::from_utf8(tag).expect("the tag was checked when it was decoded"))
     }
 
-    pub(crate) fn payload(&self) -> Range<usize> {
-        self.range(self.payload)
+    /// The headers, in the order in which they were added.
+    pub(crate) fn headers<'a>(&self, body: &'a [u8]) -> Headers<'a> {
+        let headers = self.fields(body).2;
+        let number = if headers.is_empty() { 0 } else { u16_at(headers, 0) };
+        Headers { rest: headers.get(2..).unwrap_or_default(), left: number }
     }
 
-    fn range(&self, span: Span) -> Range<usize> {
-        self.at + span.from as usize..self.at + span.to as usize
+    fn entry<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        let rest = &body[self.at..];
+        &rest[..u32_at(rest, 0) as usize]
     }
+
+    /// The key, the tag and the encoded headers, of which none are empty.
+    fn fields<'a>(&self, body: &'a [u8]) -> (Option<&'a [u8]>, Option<&'a [u8]>, &'a [u8]) {
+        let entry = self.entry(body);
+        let attributes = entry[5];
+        let mut rest = &entry[MESSAGE_FIXED_BYTES..self.payload_from as usize];
+        let mut next = |attribute| (attributes & attribute != 0).then(|| take_short(&mut rest));
+        let (key, tag) = (next(HAS_KEY), next(HAS_TAG));
+        (key, tag, rest)
+    }
+}
+
+/// The names and values of a message's headers.
+#[derive(Clone, Debug)]
+pub(crate) struct Headers<'a> {
+    rest: &'a [u8],
+    left: u16,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let name = take_short(&mut self.rest);
+        let name = str::from_utf8(name).expect("names were checked when the message was decoded");
+        let bytes = u32_at(self.rest, 0) as usize;
+        let (value, rest) = self.rest[4..].split_at(bytes);
+        self.rest = rest;
+        Some((name, value))
+    }
+}
+
+/// Takes a field behind its length from the front of those that were checked.
+fn take_short<'a>(fields: &mut &'a [u8]) -> &'a [u8] {
+    let bytes = u16_at(fields, 0) as usize;
+    let (field, rest) = fields[2..].split_at(bytes);
+    *fields = rest;
+    field
 }
 
 /// Why bytes are not an entry, though their checksum matched.
@@ -364,8 +396,6 @@ pub(crate) fn decode(body: &[u8], at: usize) -> Result<(Entry<'_>, usize), Bad> 
 
 /// Decodes the entry at `at` if it is a message of `topic`, and steps over it otherwise; returns
 /// where the next one begins, too.
-#[expect(clippy::inline_always, reason = "run for each message, which would be copied each time")]
-#[inline(always)]
 pub(crate) fn decode_message_of(
     body: &[u8],
     at: usize,
@@ -383,23 +413,43 @@ pub(crate) fn decode_message_of(
         }
         return Ok((None, align(at + bytes, ALIGNMENT)));
     }
-    if kind != KIND_MESSAGE || bytes < PREFIX_BYTES || bytes > start.len() {
-        // It is one of a newer version, or none.
-        return decode(body, at).map(|(_, next)| (None, next));
+    match decode(body, at)? {
+        (Entry::Message(message), next) => Ok((Some(message), next)),
+        (_, next) => Ok((None, next)),
     }
-    let attributes = start[5];
-    if attributes & !KNOWN_ATTRIBUTES != 0 {
-        return Err(Bad::Unknown { at, kind, attributes });
-    }
-    let mut fields = Fields { body, at: at + PREFIX_BYTES, end: at + bytes };
-    let message = fields.message(at, attributes)?;
-    Ok((Some(message), align(at + bytes, ALIGNMENT)))
 }
 
-/// The name and value ranges in encoded headers that [`decode`] has checked.
-pub(crate) fn headers(body: &[u8], range: Range<usize>) -> Vec<HeaderRanges> {
-    let mut fields = Fields { body, at: range.start, end: range.end };
-    fields.headers().expect("the headers were checked when the entry was decoded")
+/// The same, but none unless it is a message of `topic` that can be read. It is small enough to
+/// be inlined into a loop over many, where nothing that it returns is ever in memory.
+#[expect(clippy::inline_always, reason = "run for each message, which would be copied each time")]
+#[inline(always)]
+pub(crate) fn message_of(body: &[u8], at: usize, topic: TopicId) -> Option<(Message, usize)> {
+    let rest = body.get(at..)?;
+    let fixed = rest.first_chunk::<MESSAGE_FIXED_BYTES>()?;
+    let (bytes, attributes) = (u32_at(fixed, 0) as usize, fixed[5]);
+    if fixed[4] != KIND_MESSAGE
+        || u32_at(fixed, PREFIX_BYTES) != topic.0
+        || !(MESSAGE_FIXED_BYTES..=rest.len()).contains(&bytes)
+    {
+        return None;
+    }
+    let payload_from = match attributes {
+        0 => length(MESSAGE_FIXED_BYTES),
+        _ => payload_from(body, at)?,
+    };
+    let (offset, timestamp_ms) =
+        (u64_at(fixed, PREFIX_BYTES + 4), u64_at(fixed, PREFIX_BYTES + 12));
+    let message = Message { topic, payload_from, offset, timestamp_ms, at };
+    Some((message, align(at + bytes, ALIGNMENT)))
+}
+
+/// Where the payload of a message begins, if all that is before it can be read.
+#[inline(never)]
+fn payload_from(body: &[u8], at: usize) -> Option<u32> {
+    match decode(body, at) {
+        Ok((Entry::Message(message), _)) => Some(message.payload_from),
+        _ => None,
+    }
 }
 
 fn prefix(bytes: usize, kind: u8, attributes: u8) -> [u8; PREFIX_BYTES] {

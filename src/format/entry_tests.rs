@@ -40,21 +40,17 @@ proptest! {
         let Entry::Message(message) = decoded(&bytes) else { panic!("not a message") };
         prop_assert_eq!((message.topic, message.offset), (TOPIC, offset));
         prop_assert_eq!(message.timestamp_ms, time);
-        prop_assert_eq!(message.key().map(|range| bytes[range].to_vec()), key);
-        let read_tag = message.tag().map(|range| bytes[range].to_vec());
-        prop_assert_eq!(read_tag, tag.map(String::into_bytes));
+        prop_assert_eq!(message.key(&bytes), key.as_deref());
+        prop_assert_eq!(message.tag(&bytes), tag.as_deref());
         let read: Vec<HeaderPair> = message
-            .headers()
-            .map(|range| headers(&bytes, range))
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(name, value)| {
-                let name = String::from_utf8(bytes[name].to_vec()).expect("text");
-                (name, bytes[value].to_vec())
-            })
+            .headers(&bytes)
+            .map(|(name, value)| (name.to_owned(), value.to_vec()))
             .collect();
         prop_assert_eq!(read, pairs);
-        prop_assert_eq!(&bytes[message.payload()], &payload[..]);
+        prop_assert_eq!(message.payload(&bytes), &payload[..]);
+        let of_topic = decode_message_of(&bytes, 0, TOPIC).expect("an entry");
+        prop_assert_eq!(of_topic, (Some(message), bytes.len()));
+        prop_assert_eq!(message_of(&bytes, 0, TOPIC), Some((message, bytes.len())));
     }
 
     #[test]
@@ -87,6 +83,13 @@ proptest! {
             let length = u32::try_from(bytes.len()).expect("small");
             bytes[..4].copy_from_slice(&length.to_le_bytes());
             (bytes[4], bytes[5]) = (kind, attributes);
+        }
+        let same = |topic| match decode_message_of(&bytes, 0, topic) {
+            Ok((Some(message), next)) => Some((message, next)),
+            _ => None,
+        };
+        for topic in [TOPIC, TopicId(0)] {
+            prop_assert_eq!(message_of(&bytes, 0, topic), same(topic));
         }
         let number = u32::MAX;
         prop_assert!(Entries::new(&bytes, number).count() <= bytes.len() + 1);
@@ -136,5 +139,5 @@ fn an_unknown_kind_or_attribute_is_never_stepped_over() {
 fn an_empty_payload_is_a_message() {
     let bytes = encoded(|out| encode_message(out, TOPIC, 0, 0, &Content::default()));
     let Entry::Message(message) = decoded(&bytes) else { panic!("not a message") };
-    assert!(message.payload().is_empty());
+    assert!(message.payload(&bytes).is_empty());
 }

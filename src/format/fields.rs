@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use super::entry::{
-    Attempt, Bad, HAS_HEADERS, HAS_KEY, HAS_TAG, HeaderRanges, Message, Progress, Span, length,
-};
+use super::entry::{Attempt, Bad, HAS_HEADERS, HAS_KEY, HAS_TAG, Message, Progress, length};
 use super::{u16_at, u32_at, u64_at};
 use crate::offset::TopicId;
 
@@ -53,46 +51,32 @@ impl<'a> Fields<'a> {
         self.text(range)
     }
 
-    pub(super) fn headers(&mut self) -> Result<Vec<HeaderRanges>, Bad> {
-        let number = self.u16()?;
-        let mut pairs = Vec::new();
-        for _ in 0..number {
-            let name = self.short()?;
-            self.text(name.clone())?;
-            let bytes = self.u32()? as usize;
-            pairs.push((name, self.take(bytes)?));
-        }
-        Ok(pairs)
-    }
-
-    /// Steps over the headers, checking them without collecting them.
-    fn skip_headers(&mut self) -> Result<Range<usize>, Bad> {
-        let start = self.at;
+    /// Steps over the headers and checks them.
+    fn skip_headers(&mut self) -> Result<(), Bad> {
         for _ in 0..self.u16()? {
             let name = self.short()?;
             self.text(name)?;
             let bytes = self.u32()? as usize;
             self.take(bytes)?;
         }
-        Ok(start..self.at)
+        Ok(())
     }
 
+    /// Reads the entry of a message at `at`. The payload is what is behind the other parts.
     #[inline]
     pub(super) fn message(&mut self, at: usize, attributes: u8) -> Result<Message, Bad> {
-        let span = |range: Range<usize>| Span {
-            from: length(range.start - at),
-            to: length(range.end - at),
-        };
         let (topic, offset, timestamp_ms) = (TopicId(self.u32()?), self.u64()?, self.u64()?);
-        let key = if attributes & HAS_KEY == 0 { None } else { Some(self.short()?) };
-        let tag = if attributes & HAS_TAG == 0 { None } else { Some(self.short()?) };
-        if let Some(tag) = &tag {
-            self.text(tag.clone())?;
+        if attributes & HAS_KEY != 0 {
+            self.short()?;
         }
-        let headers = if attributes & HAS_HEADERS == 0 { None } else { Some(self.skip_headers()?) };
-        let payload = span(self.take(self.end - self.at)?);
-        let (key, tag, headers) = (key.map(span), tag.map(span), headers.map(span));
-        Ok(Message { topic, offset, timestamp_ms, at, key, tag, headers, payload })
+        if attributes & HAS_TAG != 0 {
+            let tag = self.short()?;
+            self.text(tag)?;
+        }
+        if attributes & HAS_HEADERS != 0 {
+            self.skip_headers()?;
+        }
+        Ok(Message { topic, payload_from: length(self.at - at), offset, timestamp_ms, at })
     }
 
     pub(super) fn progress(&mut self, exact: bool) -> Result<Progress, Bad> {

@@ -15,6 +15,7 @@ use crate::offset::{GroupId, Offset};
 use crate::pending::Ticket;
 use crate::record::Message;
 use crate::shared::{Handle, NAME_ENTRY_BYTES};
+use crate::state::lease::NO_TOKEN;
 use crate::topic::DEAD_LETTER_BYTES_MAX;
 
 use super::shared::{GroupShared, Runtime, progress_bytes};
@@ -30,11 +31,13 @@ use super::shared::{GroupShared, Runtime, progress_bytes};
 /// The payload is not copied and the delivery is `Send + 'static`: it can move to another
 /// thread or task.
 pub struct Delivery {
+    /// Its home has an origin.
     pub(super) message: Message,
-    pub(super) origin: Arc<Origin>,
+    /// That of its lease, or [`NO_TOKEN`] once there is none to end. A `bool` would tell as well, but
+    /// the compiler would keep in it whether there is a delivery at all where there may be none, and
+    /// then move one in odd pieces.
     pub(super) token: u64,
     pub(super) attempt: u32,
-    pub(super) settled: bool,
 }
 
 /// Where deliveries come from. They share it, as there are many of them.
@@ -45,11 +48,18 @@ pub(crate) struct Origin {
     pub(super) handle: Arc<Handle>,
 }
 
+impl Origin {
+    /// The name of the topic.
+    pub(crate) fn topic(&self) -> &Arc<str> {
+        &self.group.topic.name
+    }
+}
+
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("message", &self.message)
-            .field("group", &self.origin.group.name)
+            .field("group", &self.origin().group.name)
             .field("attempt", &self.attempt)
             .finish_non_exhaustive()
     }
@@ -183,7 +193,7 @@ impl Delivery {
     ///
     /// [`Error::StaleLease`] if the lease has ended; those of [`ack`](Self::ack).
     pub fn extend(&self, from_now: Duration) -> Result<()> {
-        let Origin { group, handle } = &*self.origin;
+        let Origin { group, handle } = self.origin();
         handle.shared.check_open()?;
         let (offset, token) = (self.offset().0, self.token);
         let now = group.commits.clock.now();
@@ -191,12 +201,20 @@ impl Delivery {
     }
 
     fn finish(mut self, outcome: impl FnOnce(&GroupShared, u64) -> Result<()>) -> Result<()> {
-        self.origin.handle.shared.check_open()?;
-        let result = outcome(&self.origin.group, self.offset().0);
+        let Origin { group, handle } = self.origin();
+        handle.shared.check_open()?;
+        let result = outcome(group, self.offset().0);
         // Where the outcome was refused, dropping the delivery ends the lease if it is still
         // its own, and does nothing otherwise.
-        self.settled = result.is_ok();
+        if result.is_ok() {
+            self.token = NO_TOKEN;
+        }
         result
+    }
+
+    #[inline]
+    fn origin(&self) -> &Origin {
+        self.message.home().origin().expect("what is delivered comes from a group")
     }
 
     pub(crate) fn token(&self) -> u64 {
@@ -204,26 +222,26 @@ impl Delivery {
     }
 
     pub(crate) fn group_shared(&self) -> &Arc<GroupShared> {
-        &self.origin.group
+        &self.origin().group
     }
 
     /// Whether the message is of that log.
     pub(crate) fn is_of(&self, handle: &Handle) -> bool {
-        Arc::ptr_eq(&self.origin.handle.shared, &handle.shared)
+        Arc::ptr_eq(&self.origin().handle.shared, &handle.shared)
     }
 
     /// The message was settled by other means.
     pub(crate) fn forget_lease(mut self) {
-        self.settled = true;
+        self.token = NO_TOKEN;
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if self.settled {
+        if self.token == NO_TOKEN {
             return;
         }
-        let group = &self.origin.group;
+        let group = &self.origin().group;
         if group.is_settled(self.offset().0) {
             return;
         }

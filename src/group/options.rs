@@ -103,10 +103,14 @@ impl GroupOptions {
         self
     }
 
+    /// Whether there are messages that the group is not to get.
+    pub(crate) fn selects(&self) -> bool {
+        self.tag.is_some()
+    }
+
     /// Whether the group is to get a message with that tag.
-    #[inline]
-    pub(crate) fn wants(&self, tag: Option<&[u8]>) -> bool {
-        self.tag.as_deref().is_none_or(|wanted| tag == Some(wanted.as_bytes()))
+    pub(crate) fn wants(&self, tag: Option<&str>) -> bool {
+        self.tag.as_deref().is_none_or(|wanted| tag == Some(wanted))
     }
 
     /// Selects the messages with this tag; the others count as acknowledged.

@@ -12,14 +12,15 @@ use crate::error::{Error, Result};
 use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
 use crate::pending::{Committer, Pending, Ticket};
-use crate::record::Message;
-use crate::segment::cursor::{Step, TopicCursor};
-use crate::state::lease::{Exhausted, FreshRun, Granted, Plan};
+use crate::record::{Home, Message};
+use crate::segment::chunk::Shared;
+use crate::segment::cursor::{Found, Step, TopicCursor};
+use crate::state::lease::{Exhausted, Granted, Leases, NO_TOKEN, Plan};
 use crate::sync::atomic::Ordering;
 use crate::watermark::Ack;
 
 use super::shared::{GroupShared, Runtime, progress_bytes};
-use super::{Delivery, Group};
+use super::{Delivery, Group, GroupOptions};
 
 /// How long a message waits that is out of attempts, while its dead letter finds no room.
 const BURY_AGAIN: Duration = Duration::from_secs(1);
@@ -240,88 +241,135 @@ fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<
 
 /// Reads the messages of a plan. On an error, the plan as a whole is to be given back.
 fn read_plan(group: &Group, runtime: &mut Runtime, plan: &Plan) -> Result<Vec<Delivery>> {
-    let mut deliveries = Vec::with_capacity(plan.granted_len());
-    read_into(group, runtime, plan, &mut deliveries)?;
-    for delivery in &mut deliveries {
-        delivery.settled = false;
-    }
-    Ok(deliveries)
+    let Runtime { leases, cursor, options, lagged, .. } = runtime;
+    let deliveries = Unread(Vec::with_capacity(plan.granted_len()));
+    let mut reading = Reading { group, leases, options, lagged, home: None, deliveries };
+    reading.redeliver(plan)?;
+    reading.deliver(plan, cursor)?;
+    Ok(std::mem::take(&mut reading.deliveries.0))
 }
 
-fn read_into(
-    group: &Group,
-    runtime: &mut Runtime,
-    plan: &Plan,
-    deliveries: &mut Vec<Delivery>,
-) -> Result<()> {
-    let shared = &group.shared;
-    // While the poll waited for the log, a lease may have ended, and its place under the bounds of
-    // the group, if not the message, may have become somebody else's.
-    let is_ours =
-        |runtime: &Runtime, granted: &Granted| runtime.leases.holds(granted.offset, granted.token);
-    for granted in &plan.redeliveries {
-        if !is_ours(runtime, granted) {
-            continue;
+/// Deliveries of which the last are not read yet. Until then they must not end their own leases, be
+/// it on an error or a panic: the group is locked, and the plan ends them.
+struct Unread(Vec<Delivery>);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        for delivery in &mut self.0 {
+            delivery.token = NO_TOKEN;
         }
-        let mut cursor = TopicCursor::new(shared.topic.id, granted.offset);
-        let step = step(shared, &mut cursor)?;
-        take(group, runtime, *granted, step, deliveries);
     }
-    let ours = runtime.leases.held_of(plan);
-    for granted in ours.iter().flat_map(FreshRun::iter) {
-        // What is gone may be more than what was looked for.
-        if runtime.lagged.is_some() && !is_ours(runtime, &granted) {
-            continue;
-        }
-        runtime.cursor.seek(granted.offset);
-        let step = step(shared, &mut runtime.cursor)?;
-        take(group, runtime, granted, step, deliveries);
-    }
-    Ok(())
 }
 
-#[inline]
-fn step(shared: &GroupShared, cursor: &mut TopicCursor) -> Result<Step> {
-    let end = shared.topic.visible_next.load(Ordering::Acquire);
-    cursor.step(&shared.commits.segments, end, shared.commits.marks.visible())
+/// The messages of a plan while they are read.
+struct Reading<'a> {
+    group: &'a Group,
+    leases: &'a mut Leases,
+    options: &'a GroupOptions,
+    lagged: &'a mut Option<(u64, u64)>,
+    /// That of the last message.
+    home: Option<Arc<Home>>,
+    deliveries: Unread,
 }
 
-/// Makes a delivery of what was read, or settles what is not to be delivered.
-#[inline]
-fn take(
-    group: &Group,
-    runtime: &mut Runtime,
-    granted: Granted,
-    step: Step,
-    deliveries: &mut Vec<Delivery>,
-) {
-    let Granted { offset, token, attempt } = granted;
-    match step {
-        Step::Message(found) => {
-            if !runtime.options.wants(found.tag()) {
-                let from = if mutant::on(Mutant::FilterMovesFloor) { 0 } else { offset };
-                runtime.leases.settle_filtered(from..offset + 1);
-                return;
+impl Reading<'_> {
+    /// While the poll waited for the log, a lease may have ended, and its place under the bounds of
+    /// the group, if not the message, may have become somebody else's.
+    fn is_ours(&self, granted: &Granted) -> bool {
+        self.leases.holds(granted.offset, granted.token)
+    }
+
+    fn redeliver(&mut self, plan: &Plan) -> Result<()> {
+        let shared = &self.group.shared;
+        for granted in &plan.redeliveries {
+            if self.is_ours(granted) {
+                let mut cursor = TopicCursor::new(shared.topic.id, granted.offset);
+                self.take(*granted, step(shared, &mut cursor)?);
             }
-            deliveries.push(Delivery {
-                message: Message::new(Arc::clone(&group.topic.runtime.name), found),
-                origin: Arc::clone(&group.origin),
-                token,
-                attempt,
-                // Until all are read, they must not end their own leases, be it on an error or a
-                // panic: the group is locked, and the plan ends them.
-                settled: true,
-            });
         }
-        Step::Gone { to } => {
-            // Lost to retention or salvage: nothing will ever be read there.
-            runtime.leases.settle_filtered(offset..to);
-            let from = runtime.lagged.map_or(offset, |lagged| lagged.0);
-            runtime.lagged = Some((from, to));
-        }
-        // Not reached: what is planned is visible. If it were, the lease would run out.
-        Step::End => {}
+        Ok(())
     }
+
+    /// Delivers for the first time.
+    fn deliver(&mut self, plan: &Plan, cursor: &mut TopicCursor) -> Result<()> {
+        let shared = &self.group.shared;
+        for run in self.leases.held_of(plan) {
+            let mut offset = run.offsets.start;
+            while offset < run.offsets.end {
+                let granted = run.of(offset);
+                offset += 1;
+                // What is gone may be more than what was looked for.
+                if self.lagged.is_some() && !self.is_ours(&granted) {
+                    continue;
+                }
+                cursor.seek(granted.offset);
+                let is_found = self.take(granted, step(shared, cursor)?);
+                if is_found && self.lagged.is_none() {
+                    let end = run.offsets.end.min(visible_end(shared));
+                    cursor.go_on_in_frame(end, |buffer, found| {
+                        self.take_message(run.of(offset), buffer, found);
+                        offset += 1;
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a delivery of what was read, or settles what is not to be delivered. Says whether a
+    /// message was there.
+    fn take(&mut self, granted: Granted, step: Step<'_>) -> bool {
+        match step {
+            Step::Message(buffer, found) => {
+                if !self.home.as_ref().is_some_and(|home| home.is_in(buffer)) {
+                    self.home = Some(Home::of_group(buffer, &self.group.origin));
+                }
+                self.take_message(granted, buffer, found);
+                return true;
+            }
+            Step::Gone { to } => {
+                // Lost to retention or salvage: nothing will ever be read there.
+                self.leases.settle_filtered(granted.offset..to);
+                let from = self.lagged.map_or(granted.offset, |lagged| lagged.0);
+                *self.lagged = Some((from, to));
+            }
+            // Not reached: what is planned is visible. If it were, the lease would run out.
+            Step::End => {}
+        }
+        false
+    }
+
+    /// Takes a message in the memory of the last one.
+    #[expect(
+        clippy::inline_always,
+        reason = "run for each message, of which most need little of this"
+    )]
+    #[inline(always)]
+    fn take_message(&mut self, granted: Granted, buffer: &Shared, found: Found) {
+        let Granted { offset, token, attempt } = granted;
+        if self.options.selects() && !self.options.wants(found.message.tag(buffer)) {
+            let from = if mutant::on(Mutant::FilterMovesFloor) { 0 } else { offset };
+            self.leases.settle_filtered(from..offset + 1);
+            return;
+        }
+        let home = self.home.as_ref().expect("a message was found in this memory before");
+        let home = Arc::clone(home);
+        // Said here, it tells the compiler that nothing fails below, so that the delivery is made in
+        // its place rather than moved there.
+        let deliveries = &mut self.deliveries.0;
+        assert!(deliveries.len() < deliveries.capacity(), "there is room for the whole plan");
+        let message = Message::new(home, found);
+        deliveries.push(Delivery { message, token, attempt });
+    }
+}
+
+/// The offset up to which the topic is visible.
+fn visible_end(shared: &GroupShared) -> u64 {
+    shared.topic.visible_next.load(Ordering::Acquire)
+}
+
+fn step<'a>(shared: &GroupShared, cursor: &'a mut TopicCursor) -> Result<Step<'a>> {
+    cursor.step(&shared.commits.segments, visible_end(shared), shared.commits.marks.visible())
 }
 
 /// Sends a message that is out of attempts to the dead-letter topic, or tries again later.
@@ -337,9 +385,10 @@ fn bury_exhausted(
     }
     let mut cursor = TopicCursor::new(shared.topic.id, offset);
     let buried = match step(shared, &mut cursor) {
-        Ok(Step::Message(found)) => {
-            if runtime.options.wants(found.tag()) {
-                let message = Message::new(Arc::clone(&shared.topic.name), found);
+        Ok(Step::Message(buffer, found)) => {
+            if runtime.options.wants(found.message.tag(buffer)) {
+                let home = Home::of_topic(buffer, &shared.topic.name);
+                let message = Message::new(home, found);
                 shared.bury(runtime, &message, count, "out of attempts").map(Some)
             } else {
                 // It counts as delivered because it was reserved, but it was never meant for

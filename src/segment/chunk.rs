@@ -20,6 +20,14 @@ pub(crate) enum Shared {
     Mapped(Mapping),
 }
 
+impl Shared {
+    /// Whether they are the same bytes in memory.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let (own, its): (&[u8], &[u8]) = (self, other);
+        std::ptr::eq(own, its)
+    }
+}
+
 impl Deref for Shared {
     type Target = [u8];
 

@@ -12,32 +12,30 @@ use super::chunk::{At, Chunk, Frame, Shared};
 use super::sealed::{READ_BYTES, bad_entry, read_chunk};
 use super::{Segments, View};
 
-/// A message and the bytes that it lies in.
-#[derive(Debug)]
+/// A message in the bytes that the cursor is at.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
-    pub(crate) buffer: Shared,
     pub(crate) message: entry::Message,
     /// The frame's position.
     pub(crate) at: Position,
 }
 
-impl Found {
-    /// The message's tag, if it has one.
-    pub(crate) fn tag(&self) -> Option<&[u8]> {
-        self.message.tag().map(|range| &self.buffer[range])
-    }
-}
-
 /// What comes next in a topic.
-#[derive(Debug)]
-pub(crate) enum Step {
-    Message(Found),
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step<'a> {
+    /// A message, and the bytes that it lies in.
+    Message(&'a Shared, Found),
     /// Nothing visible yet.
     End,
     /// Retention or salvage took what was here; the topic goes on at `to`.
-    Gone {
-        to: u64,
-    },
+    Gone { to: u64 },
+}
+
+/// The same without the bytes.
+enum Next {
+    Message(Found),
+    End,
+    Gone { to: u64 },
 }
 
 enum Located {
@@ -91,27 +89,52 @@ impl TopicCursor {
 
     /// Steps to the next message below the offset `end`, up to which the topic is visible, and
     /// reads no frame at or above the position `visible`.
-    #[expect(
-        clippy::inline_always,
-        reason = "run for each message, which would be copied each time"
-    )]
-    #[inline(always)]
     pub(crate) fn step(
         &mut self,
         segments: &Segments,
         end: u64,
         visible: Position,
-    ) -> Result<Step> {
-        if self.next < end
-            && let Some(step) = self.step_in_frame()?
-        {
-            return Ok(step);
+    ) -> Result<Step<'_>> {
+        let mut next = if self.next < end { self.step_in_frame()? } else { None };
+        if next.is_none() {
+            next = Some(self.step_on(segments, end, visible)?);
         }
-        self.step_on(segments, end, visible)
+        Ok(match (next, &self.source) {
+            (Some(Next::Message(found)), Some(source)) => {
+                Step::Message(&source.chunk.buffer, found)
+            }
+            (Some(Next::Gone { to }), _) => Step::Gone { to },
+            _ => Step::End,
+        })
+    }
+
+    /// Goes on in the frame of the last step: hands the messages that come next there, below the
+    /// offset `end`, to `visit`. They lie in the same bytes. Where something else comes, it is left to
+    /// the next step.
+    #[expect(
+        clippy::inline_always,
+        reason = "run for each message, which would be copied each time"
+    )]
+    #[inline(always)]
+    pub(crate) fn go_on_in_frame(&mut self, end: u64, mut visit: impl FnMut(&Shared, Found)) {
+        let (Some(open), Some(source)) = (&mut self.frame, &self.source) else { return };
+        let (buffer, position) = (&source.chunk.buffer, open.frame.at);
+        let body = &buffer[..open.frame.body.end];
+        // In registers, for what `visit` does might be taken to change what lies in memory.
+        let (mut at, mut left, mut next) = (open.at, open.left, self.next);
+        while left > 0
+            && next < end
+            && let Some((message, behind)) = entry::message_of(body, at, self.topic)
+            && message.offset == next
+        {
+            visit(buffer, Found { message, at: position });
+            (at, left, next) = (behind, left - 1, next + 1);
+        }
+        (open.at, open.left, self.next) = (at, left, next);
     }
 
     /// Steps to the next message in another frame.
-    fn step_on(&mut self, segments: &Segments, end: u64, visible: Position) -> Result<Step> {
+    fn step_on(&mut self, segments: &Segments, end: u64, visible: Position) -> Result<Next> {
         while self.next < end {
             let last = self.frame.take();
             let following = match &last {
@@ -121,42 +144,36 @@ impl TopicCursor {
             let at = match following {
                 Some(at) => at,
                 None => match segments.locate(self.topic, self.next)? {
-                    Located::NotYet => return Ok(Step::End),
+                    Located::NotYet => return Ok(Next::End),
                     Located::Gone { to } => {
                         self.next = to;
-                        return Ok(Step::Gone { to });
+                        return Ok(Next::Gone { to });
                     }
                     // The index points behind what was read: a frame without a hit was near.
                     Located::At(at) => last.map_or(at, |open| at.max(open.frame.end)),
                 },
             };
             if at >= visible {
-                return Ok(Step::End);
+                return Ok(Next::End);
             }
             // Where retention has deleted the segment meanwhile, the next turn looks again for
             // where the topic goes on.
             if !self.open_frame(segments, at, visible)? {
                 // Salvage lost the very end of the log, and with it the rest of the topic.
                 self.next = end;
-                return Ok(Step::Gone { to: end });
+                return Ok(Next::Gone { to: end });
             }
-            if let Some(step) = self.step_in_frame()? {
-                return Ok(step);
+            if let Some(next) = self.step_in_frame()? {
+                return Ok(next);
             }
         }
-        Ok(Step::End)
+        Ok(Next::End)
     }
 
-    #[expect(
-        clippy::inline_always,
-        reason = "run for each message, which would be copied each time"
-    )]
-    #[inline(always)]
-    fn step_in_frame(&mut self) -> Result<Option<Step>> {
+    fn step_in_frame(&mut self) -> Result<Option<Next>> {
         let (Some(open), Some(source)) = (&mut self.frame, &self.source) else { return Ok(None) };
-        let buffer = &source.chunk.buffer;
+        let body = &source.chunk.buffer[..open.frame.body.end];
         while open.left > 0 {
-            let body = &buffer[..open.frame.body.end];
             let decoded = entry::decode_message_of(body, open.at, self.topic);
             let (message, at) =
                 decoded.map_err(|bad| bad_entry(&source.file, open.frame.at, &bad))?;
@@ -167,12 +184,11 @@ impl TopicCursor {
             open.hit = true;
             if message.offset > self.next {
                 self.next = message.offset;
-                return Ok(Some(Step::Gone { to: message.offset }));
+                return Ok(Some(Next::Gone { to: message.offset }));
             }
             (open.at, open.left) = (at, open.left - 1);
             self.next += 1;
-            let found = Found { buffer: buffer.clone(), message, at: open.frame.at };
-            return Ok(Some(Step::Message(found)));
+            return Ok(Some(Next::Message(Found { message, at: open.frame.at })));
         }
         Ok(None)
     }

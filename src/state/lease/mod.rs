@@ -32,7 +32,7 @@ use crate::clock::Now;
 use crate::format::entry::Progress;
 use crate::mutant::{self, Mutant};
 
-pub(crate) use plan::{Exhausted, FreshRun, Granted, Plan, Reserve};
+pub(crate) use plan::{Exhausted, Granted, Plan, Reserve};
 pub(crate) use settle::Refused;
 
 /// How far ahead of the consumer delivery is logged, at first and at most.
@@ -43,7 +43,7 @@ const AHEAD_MAX: u64 = 16_384;
 const AHEAD_TIME: Duration = Duration::from_millis(5);
 
 /// No lease has this token.
-const NO_TOKEN: u64 = 0;
+pub(crate) const NO_TOKEN: u64 = 0;
 
 /// The bounds of a group.
 #[derive(Clone, Debug)]

@@ -32,11 +32,15 @@ pub(crate) struct FreshRun {
 impl FreshRun {
     /// The leases of the run, lowest offset first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Granted> + use<> {
-        self.offsets.clone().zip(self.first_token..).map(|(offset, token)| Granted {
-            offset,
-            token,
-            attempt: 1,
-        })
+        let run = self.clone();
+        self.offsets.clone().map(move |offset| run.of(offset))
+    }
+
+    /// The lease of one of its offsets.
+    #[inline]
+    pub(crate) fn of(&self, offset: u64) -> Granted {
+        let token = self.first_token + (offset - self.offsets.start);
+        Granted { offset, token, attempt: 1 }
     }
 }
 

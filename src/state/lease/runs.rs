@@ -98,6 +98,10 @@ impl Runs {
 
     /// The parts of what a poll has leased that are leased to it still.
     pub(super) fn held_of(&self, fresh: &FreshRun) -> Vec<FreshRun> {
+        let last = fresh.offsets.end.saturating_sub(1);
+        if self.by_last.get(&last).is_some_and(|run| run.is_all_of(fresh)) {
+            return vec![fresh.clone()];
+        }
         let of_poll = self.by_last.range(fresh.offsets.start..);
         of_poll
             .take_while(|(_, run)| run.first < fresh.offsets.end)
@@ -111,6 +115,14 @@ impl Runs {
 
     /// Lets what a poll has leased last until then, as far as it is leased to it still.
     pub(super) fn extend_held_of(&mut self, fresh: &FreshRun, end: Duration) {
+        let last = fresh.offsets.end.saturating_sub(1);
+        if let Some(run) = self.by_last.get_mut(&last)
+            && run.is_all_of(fresh)
+            && let Hold::Leased { until, .. } = &mut run.of_first.hold
+        {
+            *until = end;
+            return;
+        }
         for (_, run) in self.by_last.range_mut(fresh.offsets.start..) {
             if run.first >= fresh.offsets.end {
                 break;
@@ -136,6 +148,12 @@ impl Runs {
 }
 
 impl Run {
+    /// Whether it is all of what a poll has leased, which ends where it does. Mostly it is: nobody
+    /// else has come in between.
+    fn is_all_of(&self, fresh: &FreshRun) -> bool {
+        self.first == fresh.offsets.start && self.is_of(fresh)
+    }
+
     /// Whether it is a part of what a poll has leased. Runs part, and never join.
     fn is_of(&self, fresh: &FreshRun) -> bool {
         let Hold::Leased { token, .. } = self.of_first.hold else { return false };
