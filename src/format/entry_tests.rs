@@ -141,3 +141,76 @@ fn an_empty_payload_is_a_message() {
     let Entry::Message(message) = decoded(&bytes) else { panic!("not a message") };
     assert!(message.payload(&bytes).is_empty());
 }
+
+/// What can stand behind a message of a topic with the offset 4.
+#[derive(Clone, Debug)]
+enum Next {
+    Message { topic: u32, offset: u64, time: u64, keyed: bool },
+    Seek,
+    Damaged,
+}
+
+fn next_entry() -> impl Strategy<Value = Next> {
+    let message = (0..8_u32, 0..8_u64, any::<u64>(), any::<bool>());
+    prop_oneof![
+        8 => message.prop_map(|(topic, offset, time, keyed)| {
+            Next::Message { topic, offset, time, keyed }
+        }),
+        1 => Just(Next::Seek),
+        1 => Just(Next::Damaged),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_run_is_what_reading_one_by_one_finds(
+        following in prop::collection::vec(next_entry(), 0..12),
+        entries_less in 0..2_u32,
+        cut in 0..40_usize,
+    ) {
+        let (mut body, mut next) = (Vec::new(), 5);
+        for entry in &following {
+            let start = body.len();
+            match entry {
+                Next::Message { topic, offset, time, keyed } => {
+                    let key = keyed.then_some(&b"key"[..]);
+                    let content = Content { key, payload: b"payload", ..Content::default() };
+                    let topic = TopicId(TOPIC.0 + u32::from(*topic == 7));
+                    let offset = next + u64::from(*offset == 7);
+                    encode_message(&mut body, topic, offset, *time, &content);
+                    next += 1;
+                }
+                Next::Seek => encode_seek(&mut body, GROUP, 3),
+                Next::Damaged => {
+                    encode_seek(&mut body, GROUP, 3);
+                    body[start + 4] = 99;
+                }
+            }
+        }
+        body.truncate(body.len().saturating_sub(cut));
+        let entries = u32::try_from(following.len()).expect("few").saturating_sub(entries_less);
+        let mut one_by_one = Entries::new(&body, entries);
+        let (mut expected, mut at) = (Run::default(), 0);
+        while let Some(Ok(Entry::Message(message))) = one_by_one.next()
+            && (message.topic, message.offset) == (TOPIC, 5 + expected.messages)
+        {
+            expected.messages += 1;
+            expected.latest_ms = expected.latest_ms.max(message.timestamp_ms);
+            at = one_by_one.at;
+        }
+        let mut at_once = Entries::new(&body, entries);
+        prop_assert_eq!(at_once.take_run(TOPIC, 5), expected);
+        prop_assert_eq!(at_once.at, at);
+        prop_assert_eq!(u64::from(entries - at_once.left), expected.messages);
+    }
+}
+
+#[test]
+fn a_run_ends_before_an_offset_that_no_message_can_have() {
+    let mut body = Vec::new();
+    for offset in [NUMBER_MAX - 1, NUMBER_MAX] {
+        encode_message(&mut body, TOPIC, offset, 1, &Content::default());
+    }
+    let run = Entries::new(&body, 2).take_run(TOPIC, NUMBER_MAX - 1);
+    assert_eq!(run, Run { messages: 1, latest_ms: 1 });
+}

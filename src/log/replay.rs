@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::format::entry::{Entries, Entry};
 use crate::format::frame::Header;
 use crate::format::header::FIXED_BYTES;
-use crate::offset::{Position, TopicId};
+use crate::offset::Position;
 use crate::segment::index::{Point, SegmentIndex};
 use crate::segment::scan::Visited;
 use crate::segment::sealed::{bad_entry, starts_of};
@@ -59,10 +59,8 @@ impl Replay {
     }
 
     fn take_frame(&mut self, segment: &Segment, header: &Header, body: &[u8]) -> Result<()> {
-        // The last topic with a message, and its next offset: most frames have a run of one topic,
-        // of which only the first message needs a point.
-        let mut run: Option<(TopicId, u64)> = None;
-        for decoded in Entries::new(body, header.entries) {
+        let mut entries = Entries::new(body, header.entries);
+        while let Some(decoded) = entries.next() {
             // By reference: an entry is large, and there are many.
             let entry = match &decoded {
                 Ok(entry) => entry,
@@ -84,23 +82,14 @@ impl Replay {
                 Error::corrupt(&segment.name, at, bad.expected, bad.found)
             })?;
             let Entry::Message(message) = entry else { continue };
-            match &mut run {
-                Some((topic, next)) if *topic == message.topic => *next = message.offset + 1,
-                _ => {
-                    let (offset, at) = (message.offset, header.position);
-                    self.index.add(message.topic, Point { offset, at, latest_ms });
-                    self.end_run(run.replace((message.topic, offset + 1)));
-                }
-            }
+            let (topic, offset, at) = (message.topic, message.offset, header.position);
+            self.index.add(topic, Point { offset, at, latest_ms });
+            // Most frames have a run of one topic, of which only the first message needs a point.
+            let run = entries.take_run(topic, offset + 1);
+            self.state.append_run(topic, &run);
+            self.index.extend_to(topic, offset + 1 + run.messages);
         }
-        self.end_run(run);
         Ok(())
-    }
-
-    fn end_run(&mut self, run: Option<(TopicId, u64)>) {
-        if let Some((topic, next)) = run {
-            self.index.extend_to(topic, next);
-        }
     }
 }
 

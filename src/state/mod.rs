@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::format::entry::{
-    Attempt, Entry, encode_epoch, encode_group, encode_progress, encode_topic,
+    Attempt, Entry, Run, encode_epoch, encode_group, encode_progress, encode_topic,
 };
 use crate::mutant::{self, Mutant};
 use crate::offset::{Epoch, GroupId, NUMBER_MAX, Position, TopicId};
@@ -211,6 +211,17 @@ impl State {
         topic.next += 1;
         topic.latest_ms = topic.latest_ms.max(timestamp_ms);
         before
+    }
+
+    /// Takes in messages of a topic that follow its last one.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the topic does not exist.
+    pub(crate) fn append_run(&mut self, topic: TopicId, run: &Run) {
+        let topic = &mut self.topics[topic.0 as usize];
+        topic.next += run.messages;
+        topic.latest_ms = topic.latest_ms.max(run.latest_ms);
     }
 
     /// Writes the entries from which [`apply`](Self::apply) makes this state again, and returns
