@@ -8,6 +8,7 @@ pub(crate) mod index;
 pub(crate) mod recovery;
 pub(crate) mod scan;
 pub(crate) mod sealed;
+mod window;
 pub(crate) mod writer;
 
 use std::sync::Arc;

@@ -10,11 +10,9 @@ use crate::offset::Position;
 use crate::storage::read_full;
 
 use super::chunk::usize_of;
+use super::window::{WINDOW_BYTES, Window};
 use super::writer::marker;
 use super::{ECHOES, Segment, Tail};
-
-/// How much is read at a time.
-const WINDOW_BYTES: usize = 256 * 1024;
 
 /// Why the frames end where they do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,53 +60,6 @@ impl Place {
     pub(crate) fn start(head: &SegmentHead) -> Self {
         let tail = Tail { sequence: head.sequence, chain: head.chain, epoch: head.epoch };
         Self { at: head.base, tail }
-    }
-}
-
-/// A sliding view of a file, which reads nothing twice.
-struct Window<'a> {
-    segment: &'a Segment,
-    /// Never shrinks, so that it is filled with zeros once; the view is the first `len` of them.
-    buffer: Vec<u8>,
-    len: usize,
-    at: u64,
-}
-
-impl<'a> Window<'a> {
-    fn new(segment: &'a Segment) -> Self {
-        Self { segment, buffer: Vec::new(), len: 0, at: 0 }
-    }
-
-    /// Up to `len` bytes at `at`; fewer at the end of the file.
-    fn get(&mut self, at: u64, len: usize) -> Result<&[u8]> {
-        let inside = at >= self.at && at + len as u64 <= self.at + self.len as u64;
-        if !inside {
-            self.slide(at, len)?;
-        }
-        let from = usize_of(at - self.at);
-        let until = self.len.min(from + len);
-        Ok(&self.buffer[from..until])
-    }
-
-    /// Moves the view to `at`, and makes it at least `len` bytes long.
-    fn slide(&mut self, at: u64, len: usize) -> Result<()> {
-        // `len` comes from a checked header or is small; the file's size bounds it anyway.
-        let left = usize_of(self.segment.file_bytes.saturating_sub(at));
-        let wanted = len.max(WINDOW_BYTES).min(left);
-        let mut kept = 0;
-        if (self.at..self.at + self.len as u64).contains(&at) {
-            let from = usize_of(at - self.at);
-            self.buffer.copy_within(from..self.len, 0);
-            kept = (self.len - from).min(wanted);
-        }
-        if self.buffer.len() < wanted {
-            self.buffer.resize(wanted, 0);
-        }
-        let missing = &mut self.buffer[kept..wanted];
-        let read = read_full(&*self.segment.file, missing, at + kept as u64)
-            .map_err(|e| Error::io("read", &self.segment.name, e))?;
-        (self.at, self.len) = (at, kept + read);
-        Ok(())
     }
 }
 
@@ -170,7 +121,7 @@ fn scan_salted(
     mut visit: impl FnMut(Visited<'_>) -> Result<()>,
 ) -> Result<(Scan, Seen)> {
     let head = &segment.head;
-    let mut window = Window::new(segment);
+    let mut window = Window::of(segment, until);
     let Place { at: end, tail } = from;
     let (stop, rest_is_dirty) = (Stop::FileEnd, false);
     let (durable, gap, other_salt) = (head.base, None, None);
@@ -224,14 +175,14 @@ fn scan_salted(
             scan.stop = Stop::Marker(header.kind);
             break;
         }
-        let body = window.get(at + HEADER_BYTES as u64, header.body_bytes as usize)?;
+        let body = window.hashed(at + HEADER_BYTES as u64, header.body_bytes as usize)?;
         if let Err(stop) = check_body(&header, body) {
             scan.stop = stop;
             break;
         }
         // One with a broken body is counted among those behind the end.
         seen.count(header.kind);
-        visit(Visited::Frame(&header, body))?;
+        visit(Visited::Frame(&header, body.0))?;
         after_gap = false;
         scan.end = scan.end.plus(header.frame_bytes());
         scan.tail = Tail { sequence: header.sequence + 1, chain: identity, epoch: header.epoch };
@@ -332,12 +283,12 @@ fn classify(
     }
 }
 
-fn check_body(header: &Header, body: &[u8]) -> std::result::Result<(), Stop> {
+/// Whether a body, of which this is the checksum, is the one of this header.
+fn check_body(header: &Header, (body, found): (&[u8], u32)) -> std::result::Result<(), Stop> {
     if body.len() < header.body_bytes as usize {
         let expected = format!("a body of {} bytes", header.body_bytes);
         return Err(Stop::Broken { expected, found: format!("{} bytes", body.len()) });
     }
-    let found = crc32fast::hash(body);
     if found != header.body_checksum && !mutant::on(Mutant::SkipBodyChecksum) {
         let expected = format!("body checksum {:08x}", header.body_checksum);
         return Err(Stop::Broken { expected, found: format!("{found:08x}") });
@@ -393,10 +344,14 @@ fn look_behind(
             break;
         }
         let of_frames = bytes.len().min(usize_of(frames_until.saturating_sub(at)));
-        scan.rest_is_dirty |= !is_zero(&bytes[..of_frames]);
+        let (in_frames, in_echoes) = bytes.split_at(of_frames);
+        let is_dirty = !is_zero(in_frames);
+        scan.rest_is_dirty |= is_dirty;
         let base = segment.layout.position_at(at);
         let last = bytes.len().saturating_sub(HEADER_BYTES - 1);
-        for i in (0..last).step_by(ALIGNMENT) {
+        // There is no header among zeros.
+        let looked_at = if is_dirty || !is_zero(in_echoes) { last } else { 0 };
+        for i in (0..looked_at).step_by(ALIGNMENT) {
             if bytes[i..i + 4] != frame::MAGIC.to_le_bytes() {
                 continue;
             }
