@@ -211,6 +211,7 @@ pub(super) fn keep_files(shared: &Shared) -> Result<()> {
     let _keeping = commits.keeping.lock();
     commits.close_removed();
     shared.check_open()?;
+    let cut = commits.segments.cut();
     shared.keep_visible()?;
     commits.write_sidecars();
     let retained = retention::run(shared);
@@ -223,7 +224,7 @@ pub(super) fn keep_files(shared: &Shared) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    retained.map(|_| ())
+    retained.and(cut)
 }
 
 #[cfg(test)]

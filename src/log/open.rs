@@ -21,7 +21,7 @@ use crate::segment::recovery::{Verdict, classify_tail};
 use crate::segment::scan::{Scan, Stop, scan};
 use crate::segment::sealed::open_segment;
 use crate::segment::writer::{self, marker};
-use crate::segment::{Active, ReadOptions, Segment, Segments, Tail};
+use crate::segment::{Active, ReadOptions, Segment, Segments, Tail, Uncut};
 use crate::shared::{Limits, Shared};
 use crate::state::State;
 use crate::storage::{LockError, LockGuard, Storage, StorageFile};
@@ -30,7 +30,7 @@ use crate::sync::{Mutex, RwLock, thread};
 
 use super::create::create;
 use super::cut::{open_promises, sync_names};
-use super::older::{check_older, read_head, seal_previous};
+use super::older::{check_older, seal_previous};
 use super::replay::Replay;
 use super::replica::Attached;
 use super::report::{Ending, OpenReport};
@@ -50,6 +50,9 @@ pub(super) struct Listing {
 /// A recovered log, ready to be written to.
 pub(super) struct Recovered {
     pub(super) bases: Vec<Position>,
+    /// The bytes of all files but the active one's, once `uncut` is cut.
+    pub(super) older_bytes: u64,
+    pub(super) uncut: Option<Uncut>,
     pub(super) active: Active,
     pub(super) state: State,
     pub(super) tail: Tail,
@@ -200,7 +203,7 @@ pub(super) fn recover(
     let (newest, older) = listing.bases.split_last().expect("there are segments");
     let (segment, checkpoint) = open_segment(storage, *newest)?;
     check_size(&segment)?;
-    check_older(storage, older, &segment.head)?;
+    let older_bytes = check_older(storage, older, &segment.head)?;
     let mut replay = Replay::of(&segment, &checkpoint)?;
     let mut snapshots = Snapshots::of(&segment.head);
     let scanned = scan(&segment, None, |visited| {
@@ -239,14 +242,15 @@ pub(super) fn recover(
                 let mark = marker(kind, scanned.end, &scanned.tail, scanned.end);
                 writer::mark(&segment, &mark)?;
             }
-            Ok(go_on(replay, listing.bases.clone(), segment, &scanned, report))
+            let files = (listing.bases.clone(), older_bytes, None);
+            Ok(go_on(replay, files, segment, &scanned, report))
         }
         Verdict::Unproven { durable, end } => {
             report.rewritten_bytes = end.0 - durable.0;
             report.dropped_torn_tail = scanned.rest_is_dirty;
             let snapshot = snapshots.last();
             let mut part = Part { segment, checkpoint, durable, scanned, snapshot };
-            let (segment, state) = rewrite(storage, &mut part, config, (clock, draws))?;
+            let (segment, state, uncut) = rewrite(storage, &mut part, config, (clock, draws))?;
             let bases = older.iter().copied();
             let kept = (segment.base() > part.segment.base()).then_some(part.segment.base());
             let bases = bases.chain(kept).chain([segment.base()]).collect();
@@ -256,7 +260,8 @@ pub(super) fn recover(
                 let (at, found) = (segment.file_at(read.end), format!("{:?}", read.stop));
                 return Err(Error::corrupt(&segment.name, at, "what was just written", found));
             }
-            Ok(go_on(replay, bases, segment, &part.scanned, report))
+            let older_bytes = older_bytes + uncut.as_ref().map_or(0, |uncut| uncut.bytes);
+            Ok(go_on(replay, (bases, older_bytes, uncut), segment, &part.scanned, report))
         }
     }
 }
@@ -274,7 +279,7 @@ fn check_size(newest: &Segment) -> Result<()> {
 
 fn go_on(
     replay: Replay,
-    bases: Vec<Position>,
+    (bases, older_bytes, uncut): (Vec<Position>, u64, Option<Uncut>),
     segment: Segment,
     scanned: &Scan,
     report: OpenReport,
@@ -282,6 +287,8 @@ fn go_on(
     let index = RwLock::new(replay.index);
     Recovered {
         bases,
+        older_bytes,
+        uncut,
         active: Active { segment, starts: replay.starts, index },
         state: replay.state,
         tail: scanned.tail,
@@ -297,18 +304,15 @@ fn assemble(
     (clock, draws): (Arc<dyn Clock>, Draws),
     guard: Box<dyn LockGuard>,
 ) -> Result<Shared> {
-    let Recovered { bases, active, state, tail, end, .. } = recovered;
-    let mut log_bytes = active.segment.file_bytes;
-    for base in &bases[..bases.len() - 1] {
-        log_bytes += read_head(&*storage, *base)?.file_bytes;
-    }
+    let Recovered { bases, older_bytes, uncut, active, state, tail, end, .. } = recovered;
+    let log_bytes = older_bytes + active.segment.file_bytes;
     let room_end = active.segment.room_end();
     let read_options = ReadOptions {
         map: options.map,
         open_max: options.open_segments_max,
         recent_bytes: options.recent_bytes,
     };
-    let segments = Segments::new(Arc::clone(&storage), bases, active, read_options);
+    let segments = Segments::new(Arc::clone(&storage), bases, active, uncut, read_options);
     let oldest = segments.starts(&segments.view(), 0)?;
     let ends_at_open: Vec<u64> = state.topics().iter().map(|topic| topic.next).collect();
     let names: Vec<_> = state.topics().iter().map(|topic| Arc::clone(&topic.name)).collect();
