@@ -1,6 +1,7 @@
 //! Tests of the codec of entries.
 
 use super::*;
+use crate::offset::NUMBER_MAX;
 use proptest::prelude::*;
 
 const TOPIC: TopicId = TopicId(7);

@@ -4,6 +4,7 @@
 //! All integers are little-endian. Bytes from disk prove nothing until their checksum matched,
 //! and even then no length found in them sizes an allocation.
 
+mod entries;
 pub(crate) mod entry;
 mod fields;
 pub(crate) mod frame;
