@@ -116,7 +116,7 @@ impl Shared {
         let changing = self.changing.lock_in_drop();
         let result = result.and(self.keep_promise());
         drop(self.commits.keeping.lock_in_drop());
-        let removed = self.commits.segments.cut_or_leave().and(self.commits.remove_spare());
+        let removed = self.commits.remove_spare();
         drop(self.lock.lock().take());
         drop((changing, closing));
         // A callback may want to close the log as well.

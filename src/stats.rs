@@ -57,7 +57,7 @@ pub(crate) fn gather(shared: &Shared) -> Stats {
     let get = |counter: &Tally| counter.load(Ordering::Relaxed);
     let core = commits.core.lock();
     let (topics, groups) = (core.state.topics().len(), core.state.groups().len());
-    let segment_bytes = core.log_bytes + commits.segments.uncut_bytes();
+    let segment_bytes = core.log_bytes;
     drop(core);
     let (leads, epoch) = match commits.standing() {
         Standing::Alone => (true, Epoch(0)),

@@ -1,14 +1,14 @@
 //! Ends of a log that are rare: behind a gap, on other media than before, beside a directory
-//! that has a segment's name. And what becomes of an end that was copied.
+//! that has a segment's name.
 #![allow(clippy::disallowed_methods, reason = "one test is about a real directory")]
 
 #[macro_use]
 mod common;
 
-use ackline::simulation::{Call, Crash, Fault, salvage_on};
+use ackline::simulation::{Crash, salvage_on};
 use ackline::{Error, Log, Media, Offset, Options, Topic};
 
-use common::{Machine, assert_holds, fill, payload, read_all, small};
+use common::{Machine, fill, payload, read_all, small};
 
 fn sectors() -> Options {
     small().media(Media::WholeSectors)
@@ -135,65 +135,4 @@ fn a_directory_with_the_name_of_a_segment_is_refused_by_its_name() {
     assert_error!(Log::open(&path), Error::Corrupt { file, .. } if file == name);
     std::fs::remove_dir(path.join(name)).expect("removes");
     Log::open(&path).expect("opens again");
-}
-
-/// A log that was killed and opened again: the end of the last segment but one was copied to the
-/// last one, and nobody has looked into it since.
-fn copied(machine: &Machine) -> Log {
-    let log = machine.open(small());
-    fill(&log.topic("t").expect("a topic"), 0..40);
-    let before = machine.segments().len();
-    machine.disk.kill();
-    drop(log);
-    let log = machine.open(small());
-    assert!(log.report().rewritten_bytes > 0);
-    assert!(before > 1 && machine.segments().len() == before + 1);
-    assert!(!is_cut(machine), "whoever opens a log does not wait for that");
-    log
-}
-
-/// Whether what was copied is no longer where it was copied from.
-fn is_cut(machine: &Machine) -> bool {
-    let segments = machine.segments();
-    segments[segments.len() - 2].1.len() < 4096
-}
-
-#[test]
-fn what_was_copied_is_cut_off_behind_the_opening() {
-    let machine = Machine::new(1);
-    let log = copied(&machine);
-    let check_size = || {
-        let sizes = machine.segments().into_iter().map(|(_, bytes)| bytes.len() as u64);
-        assert_eq!(log.stats().segment_bytes, sizes.sum::<u64>());
-    };
-    check_size();
-    machine.disk.fail_next(Call::SetSize, Fault::Io);
-    assert!(log.maintain().is_err());
-    check_size();
-    log.maintain().expect("it is tried again");
-    assert!(is_cut(&machine));
-    check_size();
-    assert_holds(&log.topic("t").expect("a topic"), 0..40);
-}
-
-#[test]
-fn what_was_copied_is_cut_off_before_anybody_reads_the_segment() {
-    let machine = Machine::new(1);
-    let log = copied(&machine);
-    assert_holds(&log.topic("t").expect("a topic"), 0..40);
-    assert!(is_cut(&machine));
-}
-
-#[test]
-fn what_was_copied_is_cut_off_before_the_directory_is_somebody_elses() {
-    for fails in [false, true] {
-        let machine = Machine::new(1);
-        let log = copied(&machine);
-        if fails {
-            machine.disk.fail_next(Call::SetSize, Fault::Io);
-        }
-        assert_eq!(log.close().is_err(), fails);
-        assert_eq!(is_cut(&machine), !fails);
-        assert_holds(&machine.open(small()).topic("t").expect("a topic"), 0..40);
-    }
 }

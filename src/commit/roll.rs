@@ -272,9 +272,6 @@ impl Commits {
         };
         let preparing = Preparing(self);
         self.close_removed();
-        // If it fails, the file keeper tries again; without the room that it would have freed, the
-        // disk may still have enough.
-        drop(self.segments.cut());
         let blocks = self.sizes.next_blocks(self.config.policy);
         let prepared = (|| {
             if let Some(outgrown) = outgrown {

@@ -211,7 +211,6 @@ pub(super) fn keep_files(shared: &Shared) -> Result<()> {
     let _keeping = commits.keeping.lock();
     commits.close_removed();
     shared.check_open()?;
-    let cut = commits.segments.cut();
     shared.keep_visible()?;
     commits.write_sidecars();
     let retained = retention::run(shared);
@@ -224,7 +223,7 @@ pub(super) fn keep_files(shared: &Shared) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    retained.and(cut)
+    retained.map(|_| ())
 }
 
 #[cfg(test)]

@@ -53,9 +53,8 @@ pub(super) fn create(
     };
     let segment = writer::activate(storage, spare, &start, &(Vec::new(), 0), &[], &start.marker())?;
     Ok(Recovered {
-        bases: vec![base],
         older_bytes: 0,
-        uncut: None,
+        bases: vec![base],
         active: Active {
             segment,
             starts: Starts::default(),

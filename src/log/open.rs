@@ -21,7 +21,7 @@ use crate::segment::recovery::{Verdict, classify_tail};
 use crate::segment::scan::{Scan, Stop, scan};
 use crate::segment::sealed::open_segment;
 use crate::segment::writer::{self, marker};
-use crate::segment::{Active, ReadOptions, Segment, Segments, Tail, Uncut};
+use crate::segment::{Active, ReadOptions, Segment, Segments, Tail};
 use crate::shared::{Limits, Shared};
 use crate::state::State;
 use crate::storage::{LockError, LockGuard, Storage, StorageFile};
@@ -50,9 +50,8 @@ pub(super) struct Listing {
 /// A recovered log, ready to be written to.
 pub(super) struct Recovered {
     pub(super) bases: Vec<Position>,
-    /// The bytes of all files but the active one's, once `uncut` is cut.
+    /// The bytes of all files but the active one's.
     pub(super) older_bytes: u64,
-    pub(super) uncut: Option<Uncut>,
     pub(super) active: Active,
     pub(super) state: State,
     pub(super) tail: Tail,
@@ -242,7 +241,7 @@ pub(super) fn recover(
                 let mark = marker(kind, scanned.end, &scanned.tail, scanned.end);
                 writer::mark(&segment, &mark)?;
             }
-            let files = (listing.bases.clone(), older_bytes, None);
+            let files = (listing.bases.clone(), older_bytes);
             Ok(go_on(replay, files, segment, &scanned, report))
         }
         Verdict::Unproven { durable, end } => {
@@ -250,7 +249,7 @@ pub(super) fn recover(
             report.dropped_torn_tail = scanned.rest_is_dirty;
             let snapshot = snapshots.last();
             let mut part = Part { segment, checkpoint, durable, scanned, snapshot };
-            let (segment, state, uncut) = rewrite(storage, &mut part, config, (clock, draws))?;
+            let (segment, state, left_bytes) = rewrite(storage, &mut part, config, (clock, draws))?;
             let bases = older.iter().copied();
             let kept = (segment.base() > part.segment.base()).then_some(part.segment.base());
             let bases = bases.chain(kept).chain([segment.base()]).collect();
@@ -260,8 +259,8 @@ pub(super) fn recover(
                 let (at, found) = (segment.file_at(read.end), format!("{:?}", read.stop));
                 return Err(Error::corrupt(&segment.name, at, "what was just written", found));
             }
-            let older_bytes = older_bytes + uncut.as_ref().map_or(0, |uncut| uncut.bytes);
-            Ok(go_on(replay, (bases, older_bytes, uncut), segment, &part.scanned, report))
+            let files = (bases, older_bytes + left_bytes);
+            Ok(go_on(replay, files, segment, &part.scanned, report))
         }
     }
 }
@@ -279,7 +278,7 @@ fn check_size(newest: &Segment) -> Result<()> {
 
 fn go_on(
     replay: Replay,
-    (bases, older_bytes, uncut): (Vec<Position>, u64, Option<Uncut>),
+    (bases, older_bytes): (Vec<Position>, u64),
     segment: Segment,
     scanned: &Scan,
     report: OpenReport,
@@ -288,7 +287,6 @@ fn go_on(
     Recovered {
         bases,
         older_bytes,
-        uncut,
         active: Active { segment, starts: replay.starts, index },
         state: replay.state,
         tail: scanned.tail,
@@ -304,7 +302,7 @@ fn assemble(
     (clock, draws): (Arc<dyn Clock>, Draws),
     guard: Box<dyn LockGuard>,
 ) -> Result<Shared> {
-    let Recovered { bases, older_bytes, uncut, active, state, tail, end, .. } = recovered;
+    let Recovered { bases, older_bytes, active, state, tail, end, .. } = recovered;
     let log_bytes = older_bytes + active.segment.file_bytes;
     let room_end = active.segment.room_end();
     let read_options = ReadOptions {
@@ -312,7 +310,7 @@ fn assemble(
         open_max: options.open_segments_max,
         recent_bytes: options.recent_bytes,
     };
-    let segments = Segments::new(Arc::clone(&storage), bases, active, uncut, read_options);
+    let segments = Segments::new(Arc::clone(&storage), bases, active, read_options);
     let oldest = segments.starts(&segments.view(), 0)?;
     let ends_at_open: Vec<u64> = state.topics().iter().map(|topic| topic.next).collect();
     let names: Vec<_> = state.topics().iter().map(|topic| Arc::clone(&topic.name)).collect();

@@ -199,8 +199,6 @@ impl Shared {
             };
         }
         self.commits.sync_written()?;
-        // The file that it is about may be replaced.
-        self.commits.segments.cut()?;
         let bench = self.bench();
         // Fails where no frame ends there, before anything is changed.
         let kept = bench.keep(&list(bench.storage)?, end)?;
@@ -226,7 +224,6 @@ impl Shared {
             let reason = format!("this one goes on to {}", ours.end);
             return Err(Error::Diverged { at: base, reason });
         }
-        self.commits.segments.cut()?;
         self.bench().prepare_reset(&snapshot.head, snapshot.checkpoint())?;
         let done = self.carry_out(Intent::Reset(base));
         drop(paused);
@@ -251,10 +248,10 @@ impl Shared {
         let listing = list(bench.storage)?;
         let by = (bench.clock, bench.draws);
         let recovered = recover(bench.storage, &listing, bench.config, by)?;
-        if let Some(uncut) = &recovered.uncut {
-            uncut.cut()?;
+        let mut log_bytes = recovered.active.segment.file_bytes;
+        for base in &recovered.bases[..recovered.bases.len() - 1] {
+            log_bytes += read_head(bench.storage, *base)?.file_bytes;
         }
-        let log_bytes = recovered.older_bytes + recovered.active.segment.file_bytes;
         let (_, checkpoint) = open_segment(bench.storage, recovered.bases[0])?;
         let oldest = read_head(bench.storage, recovered.bases[0])?.head;
         let starts = crate::segment::sealed::starts_of(

@@ -1,8 +1,6 @@
 //! Moving what recovery could not prove to a new segment: what was read may have come from cached
 //! pages that the disk never got. A crash between any two steps leaves the old state or the new one.
 
-use std::sync::Arc;
-
 use crate::clock::Clock;
 use crate::commit::{Config, FIRST_SEGMENT_BYTES};
 use crate::draws::Draws;
@@ -12,10 +10,10 @@ use crate::format::header::frames_at;
 use crate::format::name;
 use crate::mutant::{self, Mutant};
 use crate::offset::Position;
+use crate::segment::Segment;
 use crate::segment::chunk::usize_of;
 use crate::segment::scan::{Place, Scan, scan_from};
 use crate::segment::writer::{self, Blocks, Start, marker};
-use crate::segment::{Segment, Uncut};
 use crate::state::State;
 use crate::storage::{Storage, read_full};
 
@@ -87,13 +85,13 @@ pub(super) fn salt_anew(old: &Segment, frames: &mut [u8], base: Position, salt: 
 }
 
 /// Moves what is not proven to be durable to a new segment, and syncs it there. Returns the
-/// segment, the state that it begins with, and what is left to be cut off the old one.
+/// segment, the state that it begins with, and the bytes of the file that is left before it.
 pub(super) fn rewrite(
     storage: &dyn Storage,
     part: &mut Part,
     config: &Config,
     (clock, draws): (&dyn Clock, &Draws),
-) -> Result<(Segment, State, Option<Uncut>)> {
+) -> Result<(Segment, State, u64)> {
     let (proven, state) = part.prove()?;
     let (old, base) = (&part.segment, proven.end);
     let bytes = usize_of(part.scanned.end.0 - base.0);
@@ -136,18 +134,15 @@ pub(super) fn rewrite(
         old.file.set_size(old.file_at(base)).map_err(|e| Error::io("cut", &old.name, e))?;
     }
     let segment = writer::activate(storage, spare, &start, &(checkpoint, entries), &tail, &idle)?;
-    let uncut = if moves_whole_segment {
-        None
-    } else {
+    let mut left_bytes = 0;
+    if !moves_whole_segment {
         // The new segment is in place: what lies behind its base in the old one is a copy.
         if config.media.may_mark(old, base) {
             let sealed = marker(Kind::Sealed, base, &proven.tail, base);
             writer::mark(old, &sealed)?;
         }
-        let (file, file_name) = (Arc::clone(&old.file), old.name.clone());
-        let bytes = old.file_at(base) + HEADER_BYTES as u64;
-        let freed_bytes = old.file_bytes.saturating_sub(bytes);
-        Some(Uncut { base: old.base(), file, file_name, bytes, freed_bytes })
-    };
-    Ok((segment, state, uncut))
+        left_bytes = old.file_at(base) + HEADER_BYTES as u64;
+        old.file.set_size(left_bytes).map_err(|e| Error::io("cut", &old.name, e))?;
+    }
+    Ok((segment, state, left_bytes))
 }

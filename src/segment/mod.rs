@@ -13,14 +13,13 @@ pub(crate) mod writer;
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::SECTOR_BYTES;
 use crate::format::frame::{HEADER_BYTES, Header};
 use crate::format::header::SegmentHead;
 use crate::offset::{Position, TopicId};
 use crate::state::State;
 use crate::storage::{Storage, StorageFile};
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
 use index::SegmentIndex;
 use sealed::Sealed;
@@ -164,24 +163,6 @@ pub(crate) struct Active {
     pub(crate) index: RwLock<SegmentIndex>,
 }
 
-/// A segment whose end was copied to the one behind it: what its file holds there is to be cut off,
-/// for the sake of the room alone.
-#[derive(Debug)]
-pub(crate) struct Uncut {
-    pub(crate) base: Position,
-    pub(crate) file: Arc<dyn StorageFile>,
-    pub(crate) file_name: String,
-    /// What is left of the file then, and what is gone.
-    pub(crate) bytes: u64,
-    pub(crate) freed_bytes: u64,
-}
-
-impl Uncut {
-    pub(crate) fn cut(&self) -> Result<()> {
-        self.file.set_size(self.bytes).map_err(|e| Error::io("cut", &self.file_name, e))
-    }
-}
-
 /// How the segments are kept and read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadOptions {
@@ -207,9 +188,6 @@ pub(crate) struct Segments {
     pub(crate) storage: Arc<dyn Storage>,
     view: RwLock<Arc<View>>,
     open: Mutex<Vec<Arc<Sealed>>>,
-    /// Not among those that are open: it is cut before anybody can map it.
-    uncut: Mutex<Option<Uncut>>,
-    uncut_bytes: AtomicU64,
     pub(crate) recent: chunk::Recent,
     options: ReadOptions,
 }
@@ -219,7 +197,6 @@ impl Segments {
         storage: Arc<dyn Storage>,
         bases: Vec<Position>,
         active: Active,
-        uncut: Option<Uncut>,
         options: ReadOptions,
     ) -> Self {
         debug_assert_eq!(bases.last(), Some(&active.segment.base()), "the active one is the last");
@@ -227,8 +204,6 @@ impl Segments {
             storage,
             view: RwLock::new(Arc::new(View { bases, active: Arc::new(active) })),
             open: Mutex::default(),
-            uncut_bytes: AtomicU64::new(uncut.as_ref().map_or(0, |uncut| uncut.freed_bytes)),
-            uncut: Mutex::new(uncut),
             recent: chunk::Recent::new(options.recent_bytes),
             options,
         }
@@ -286,36 +261,6 @@ impl Segments {
         self.open.lock().retain(|sealed| sealed.base() != forgotten);
     }
 
-    /// Cuts off what opening has copied, if that was not done yet: to free blocks takes a while, and
-    /// whoever opens a log need not wait for that.
-    pub(crate) fn cut(&self) -> Result<()> {
-        self.cut_if(|_| true)
-    }
-
-    /// The bytes that are still to be cut off.
-    pub(crate) fn uncut_bytes(&self) -> u64 {
-        self.uncut_bytes.load(Ordering::Acquire)
-    }
-
-    fn cut_if(&self, is_due: impl Fn(&Uncut) -> bool) -> Result<()> {
-        let mut uncut = self.uncut.lock();
-        if let Some(due) = uncut.as_ref().filter(|uncut| is_due(uncut)) {
-            due.cut()?;
-            self.uncut_bytes.store(0, Ordering::Release);
-            *uncut = None;
-        }
-        Ok(())
-    }
-
-    /// The same for the last time: the directory is about to be somebody else's.
-    pub(crate) fn cut_or_leave(&self) -> Result<()> {
-        let mut uncut = self.uncut.lock();
-        let Some(last) = uncut.take() else { return Ok(()) };
-        last.cut()?;
-        self.uncut_bytes.store(0, Ordering::Release);
-        Ok(())
-    }
-
     /// The sealed segment that begins at `view.bases[at]`, opened if it is not.
     pub(crate) fn sealed(&self, view: &View, at: usize) -> Result<Arc<Sealed>> {
         let (base, end) = (view.bases[at], view.bases[at + 1]);
@@ -327,7 +272,6 @@ impl Segments {
             return Ok(sealed);
         }
         drop(open);
-        self.cut_if(|uncut| uncut.base == base)?;
         let opened = Sealed::open(
             &*self.storage,
             base,
