@@ -211,7 +211,7 @@ impl Home {
     }
 }
 
-// Nothing behind a message is ever changed, whoever panics meanwhile.
+// What a message shows is never changed, and what a delivery changes is behind locks that a panic ends.
 impl UnwindSafe for Message {}
 impl RefUnwindSafe for Message {}
 

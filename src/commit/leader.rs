@@ -17,6 +17,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 
 use super::ingest::stamp_frames;
+use super::policy::SyncPolicy;
 use super::queue::{Gather, TopicRuntime};
 use super::replicas::Seen;
 use super::{Commits, Counters, Writer};
@@ -199,7 +200,13 @@ impl Commits {
             writer.unsynced_since.get_or_insert(writer.last_write);
             writer.unsynced_bytes += written;
             let due = self.config.policy.synced_behind();
-            has_work |= before < due && before + written >= due;
+            if before < due && before + written >= due {
+                match self.config.policy {
+                    // The committer has the appends that nobody waits for, and does not wait either.
+                    SyncPolicy::Never => self.files.notify(),
+                    _ => has_work = true,
+                }
+            }
         }
         self.tell_synced(tail.epoch, end);
         if has_work {
@@ -252,6 +259,7 @@ impl Commits {
     fn publish(&self, gather: &mut Gather, shared: Option<Arc<Vec<u8>>>) -> Seen {
         let bytes = shared.as_ref().map_or(gather.bytes.len(), |shared| shared.len());
         let (start, end) = (gather.start, gather.start.plus(bytes as u64));
+        self.segments.recent.written(end);
         if let Some(bytes) = shared {
             let buffer = Shared::Memory(bytes);
             let salt = self.segments.active().segment.head.salt;

@@ -33,11 +33,11 @@ pub enum SyncPolicy {
         /// A sync follows once this many bytes were written.
         bytes: u64,
     },
-    /// No append waits for a sync. Nothing is synced until a topic or group is made, a group is
-    /// committed or moved, a segment is about to be deleted, the log is closed or
-    /// [`Log::sync`](crate::Log::sync) is called; and every 8 MiB in the background, so that a segment
-    /// that is full, which is synced, too, does not take long. Readers see what is written: a power
-    /// loss can take back what a consumer has already seen.
+    /// Nothing is synced until a segment is full or about to be deleted, a topic or group is
+    /// made, a group is committed or moved, the log is closed or
+    /// [`Log::sync`](crate::Log::sync) is called; and every 8 MiB in the background, so that what is
+    /// left of a full segment does not take long. Readers see what is written: a power loss can
+    /// take back what a consumer has already seen.
     Never,
 }
 
@@ -63,7 +63,7 @@ impl SyncPolicy {
         matches!(self, Self::EachAppend | Self::GroupCommit { .. })
     }
 
-    /// After so many bytes, what was written is synced in the background, where commits are not.
+    /// After so many bytes, the background syncs what was written, where commits are not synced.
     pub(crate) fn synced_behind(self) -> u64 {
         match self {
             Self::Interval { bytes, .. } => bytes,

@@ -128,18 +128,21 @@ pub(crate) enum Entry<'a> {
     },
 }
 
-/// What is known of a message that was decoded. Its parts are found when they are asked for, in the
-/// bytes that it was decoded from: there are many messages, and most have a payload alone.
+/// What is known of a message that was decoded. Its key, tag and headers are found when they are asked
+/// for, in the bytes that it was decoded from: there are many messages, and most have a payload alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) topic: TopicId,
     /// Where the payload begins, counted from the entry's beginning. No entry is longer than a
     /// `u32` can tell.
     pub(super) payload_from: u32,
+    /// The bytes of the entry. Not read again: where a disk answers with other bytes the second time, a
+    /// payload keeps its length, and no neighbour's bytes are taken for it.
+    pub(super) bytes: u32,
+    /// Where the entry begins, in units of [`ALIGNMENT`].
+    pub(super) at: u32,
     pub(crate) offset: u64,
     pub(crate) timestamp_ms: u64,
-    /// Where the entry begins.
-    pub(super) at: usize,
 }
 
 impl Message {
@@ -165,8 +168,7 @@ impl Message {
     }
 
     fn entry<'a>(&self, body: &'a [u8]) -> &'a [u8] {
-        let rest = &body[self.at..];
-        &rest[..u32_at(rest, 0) as usize]
+        &body[self.at as usize * ALIGNMENT..][..self.bytes as usize]
     }
 
     /// The key, the tag and the encoded headers, of which none are empty.
@@ -407,7 +409,8 @@ pub(crate) fn message_of(body: &[u8], at: usize, topic: TopicId) -> Option<(Mess
     };
     let (offset, timestamp_ms) =
         (u64_at(fixed, PREFIX_BYTES + 4), u64_at(fixed, PREFIX_BYTES + 12));
-    let message = Message { topic, payload_from, offset, timestamp_ms, at };
+    let (length, place) = (u32_at(fixed, 0), place(at));
+    let message = Message { topic, payload_from, bytes: length, at: place, offset, timestamp_ms };
     Some((message, align(at + bytes, ALIGNMENT)))
 }
 
@@ -452,6 +455,12 @@ fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
 
 fn short(n: usize) -> u16 {
     u16::try_from(n).expect("fields are checked against their limit before they are encoded")
+}
+
+/// Where an entry begins, in units of [`ALIGNMENT`].
+pub(super) fn place(at: usize) -> u32 {
+    debug_assert!(at.is_multiple_of(ALIGNMENT), "entries are aligned");
+    u32::try_from(at / ALIGNMENT).expect("no segment has 32 GiB")
 }
 
 pub(super) fn length(n: usize) -> u32 {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::entry::{Attempt, Bad, HAS_HEADERS, HAS_KEY, HAS_TAG, Message, Progress, length};
+use super::entry::{Attempt, Bad, HAS_HEADERS, HAS_KEY, HAS_TAG, Message, Progress, length, place};
 use super::{u16_at, u32_at, u64_at};
 use crate::offset::TopicId;
 
@@ -76,7 +76,8 @@ impl<'a> Fields<'a> {
         if attributes & HAS_HEADERS != 0 {
             self.skip_headers()?;
         }
-        Ok(Message { topic, payload_from: length(self.at - at), offset, timestamp_ms, at })
+        let (payload_from, bytes) = (length(self.at - at), length(self.end - at));
+        Ok(Message { topic, payload_from, bytes, at: place(at), offset, timestamp_ms })
     }
 
     pub(super) fn progress(&mut self, exact: bool) -> Result<Progress, Bad> {

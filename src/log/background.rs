@@ -97,6 +97,7 @@ fn run_files(shared: &Shared) {
             return;
         }
         // What fails here is tried again at the next round, or has poisoned the log.
+        drop(guarded(shared, sync_behind));
         drop(guarded(shared, keep_files));
         commits.files.wait(observed, Some(FILES_EVERY));
     }
@@ -150,13 +151,9 @@ pub(super) fn commit_once(shared: &Shared, drain: fn(&Commits)) -> Option<Durati
         }
         at <= now
     };
-    let policy = commits.config.policy;
-    let mut is_late = |since: Duration| match policy {
-        SyncPolicy::Interval { every, .. } => due(since.saturating_add(every)),
-        _ => false,
-    };
-    if let Some((since, unsynced)) = commits.unsynced()
-        && (unsynced >= policy.synced_behind() || is_late(since))
+    if let SyncPolicy::Interval { every, bytes } = commits.config.policy
+        && let Some((since, unsynced)) = commits.unsynced()
+        && (unsynced >= bytes || due(since.saturating_add(every)))
     {
         // A failure poisons the log, which answers everyone.
         drop(commits.sync_written());
@@ -173,7 +170,7 @@ pub(super) fn commit_once(shared: &Shared, drain: fn(&Commits)) -> Option<Durati
             due(now + shared.limits.ack_delay_max);
         }
     }
-    // Under `Never` nothing is known to be durable, so there is nothing to mark.
+    // Under `Never` little is known to be durable: there is nothing to mark.
     if commits.config.policy != SyncPolicy::Never
         && let Some(since) = commits.unmarked_since()
     {
@@ -203,6 +200,16 @@ fn wake_timers(shared: &Shared, now: Duration) -> bool {
         }
     }
     waiting
+}
+
+/// Under `Never`, syncs what was written, once it is so much that the end of the segment would take
+/// long.
+fn sync_behind(shared: &Shared) -> Result<()> {
+    let commits = &shared.commits;
+    let policy = commits.config.policy;
+    let is_due = policy == SyncPolicy::Never
+        && commits.unsynced().is_some_and(|(_, bytes)| bytes >= policy.synced_behind());
+    if is_due { commits.sync_written() } else { Ok(()) }
 }
 
 /// One round of the file keeper.
@@ -325,11 +332,12 @@ mod tests {
         let (marks, mut synced) = (&shared.commits.marks, 0);
         // The first segments are small, and each is synced once it is full.
         for _ in 0..30 {
-            let observed = shared.commits.work.observe();
+            let observed = shared.commits.files.observe();
             topic.append(vec![7; 3 << 20]).expect("appends");
             let (_, unsynced) = shared.commits.unsynced().expect("nothing has synced it");
-            let is_told = shared.commits.work.observe() > observed;
+            let is_told = shared.commits.files.observe() > observed;
             commit_once(shared, Commits::drain);
+            sync_behind(shared).expect("syncs");
             let is_due = unsynced >= 8 << 20;
             assert!(is_told || !is_due);
             assert_eq!(marks.durable() == marks.written(), is_due, "{unsynced} B");

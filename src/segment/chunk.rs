@@ -136,25 +136,31 @@ pub(crate) struct Recent {
     bytes_max: u64,
     /// How much was written since somebody last asked for what is, or would be, among the chunks.
     unasked: AtomicU64,
+    /// Where the log ends.
+    end: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
     chunks: VecDeque<Chunk>,
     bytes: u64,
-    /// Where the last chunk ended.
-    end: Position,
 }
 
 impl Recent {
     pub(crate) fn new(bytes_max: usize) -> Self {
         let bytes_max = bytes_max as u64;
-        Self { kept: RwLock::default(), bytes_max, unasked: AtomicU64::new(0) }
+        let (unasked, end) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { kept: RwLock::default(), bytes_max, unasked, end }
     }
 
     /// Whether what is written next is to be kept.
     pub(crate) fn is_wanted(&self) -> bool {
         self.unasked.load(Ordering::Relaxed) < self.bytes_max
+    }
+
+    /// The log goes on to this position, be it kept or not. A hint, so it may come late.
+    pub(crate) fn written(&self, end: Position) {
+        self.end.store(end.0, Ordering::Relaxed);
     }
 
     pub(crate) fn push(&self, chunk: Chunk) {
@@ -163,7 +169,6 @@ impl Recent {
         let mut guard = self.kept.write();
         let kept = &mut *guard;
         kept.bytes += bytes;
-        kept.end = chunk.end;
         kept.chunks.push_back(chunk);
         // What nobody has asked for in so long is of no use, nor is what comes after it.
         let max = if unasked < self.bytes_max { self.bytes_max } else { 0 };
@@ -178,10 +183,11 @@ impl Recent {
     }
 
     pub(crate) fn find(&self, at: Position) -> Option<Chunk> {
-        let guard = self.kept.read();
-        if at.plus(self.bytes_max) >= guard.end && self.unasked.load(Ordering::Relaxed) > 0 {
+        let behind = self.end.load(Ordering::Relaxed).saturating_sub(at.0);
+        if behind <= self.bytes_max && self.unasked.load(Ordering::Relaxed) > 0 {
             self.unasked.store(0, Ordering::Relaxed);
         }
+        let guard = self.kept.read();
         let chunks = &guard.chunks;
         let after = chunks.partition_point(|chunk| chunk.start <= at);
         let chunk = chunks.get(after.checked_sub(1)?)?;
@@ -200,7 +206,12 @@ mod tests {
 
     const BYTES: u64 = 100;
 
+    /// Writes as a leader does.
     fn push(recent: &Recent, number: u64) {
+        recent.written(Position((number + 1) * BYTES));
+        if !recent.is_wanted() {
+            return;
+        }
         let (start, buffer) = (Position(number * BYTES), Arc::new(vec![0; usize_of(BYTES)]));
         let (buffer, end) = (Shared::Memory(buffer), start.plus(BYTES));
         recent.push(Chunk { buffer, origin: 0, start, end, trusted: true, salt: 0 });
@@ -229,6 +240,9 @@ mod tests {
         assert!(!recent.is_wanted());
         assert_eq!(recent.kept.read().bytes, 0);
         assert!(!finds(&Recent::new(0), 0) && !Recent::new(0).is_wanted());
+        let all = Recent::new(usize::MAX);
+        (0..99).for_each(|number| push(&all, number));
+        assert!(finds(&all, 0) && finds(&all, 98));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A sliding view of a segment's file, from front to back. Reads nothing twice, and moves few bytes.
+//! A sliding view of a segment's file, from front to back. Going forward, it reads nothing twice, and
+//! moves few bytes.
 
 use crate::error::{Error, Result};
 use crate::offset::Position;
@@ -27,8 +28,10 @@ pub(super) struct Window<'a> {
 impl<'a> Window<'a> {
     /// A view of a segment that is wanted up to `until`, or to the end of the file.
     pub(super) fn of(segment: &'a Segment, until: Option<Position>) -> Self {
-        let until = until.filter(|until| *until >= segment.base());
-        let ahead_until = until.map_or(segment.file_bytes, |until| segment.file_at(until));
+        // It may be another file's name that says where this one ends.
+        let bytes = until.and_then(|until| until.0.checked_sub(segment.base().0));
+        let end = bytes.map(|bytes| segment.file_at(segment.base()).saturating_add(bytes));
+        let ahead_until = end.unwrap_or(segment.file_bytes);
         Self { segment, buffer: Vec::new(), start: 0, end: 0, at: 0, ahead_until }
     }
 

@@ -267,7 +267,10 @@ impl Leases {
     pub(crate) fn wants_reserve(&mut self) -> Option<Reserve> {
         let reserves = &mut self.reserves;
         let remaining = reserves.asked.saturating_sub(self.next);
-        let low = remaining < reserves.last_ahead / 2 && reserves.asked < u64::MAX;
+        // Half of the largest one may be used up while the next raise is synced.
+        let is_largest = reserves.last_ahead == AHEAD_MAX;
+        let kept = if is_largest { AHEAD_MAX / 4 * 3 } else { reserves.last_ahead / 2 };
+        let low = remaining < kept && reserves.asked < u64::MAX;
         (reserves.in_use && low).then(|| reserves.raise(self.next))
     }
 
