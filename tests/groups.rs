@@ -155,6 +155,51 @@ fn a_poll_looks_past_messages_that_the_filter_skips() {
     assert_eq!(poll_offsets(&group, 1), [100]);
 }
 
+/// In one frame there are messages of two topics, wanted ones and others, with keys and headers and
+/// without.
+#[test]
+fn messages_that_lie_between_others_in_one_frame_are_found_with_their_parts() {
+    let (_, log, topic, group) = with_records(0, GroupOptions::new().tag("wanted"));
+    let other = log.topic("other").expect("a topic");
+    let all = topic.group("all").expect("a group");
+    let mut batch = log.batch();
+    for i in 0..60_u64 {
+        let record = Record::new(format!("payload {i}"));
+        let record = if i % 2 == 0 { record.key(format!("key {i}")) } else { record };
+        let record = if i % 5 == 0 { record.header("number", format!("{i}")) } else { record };
+        let tag = if i % 3 == 0 { "wanted" } else { "other" };
+        batch = batch.append(&topic, if i % 7 == 0 { record } else { record.tag(tag) });
+        if i % 4 == 0 {
+            batch = batch.append(&other, "in between");
+        }
+    }
+    batch.commit().expect("commits");
+    let is_wanted = |i: &u64| i % 3 == 0 && i % 7 != 0;
+    let wanted = Vec::from_iter((0..60).filter(is_wanted));
+    for (group, expected) in [(group, wanted), (all, (0..60).collect())] {
+        let mut found = Vec::new();
+        // A poll ends in the middle of the frame, and the next one goes on there.
+        while let messages = poll(&group, 7)
+            && !messages.is_empty()
+        {
+            for message in messages {
+                let i = message.offset().0;
+                assert_eq!(message.payload(), format!("payload {i}").as_bytes());
+                let key = (i % 2 == 0).then(|| format!("key {i}").into_bytes());
+                assert_eq!(message.key(), key.as_deref());
+                let number = (i % 5 == 0).then(|| format!("{i}").into_bytes());
+                assert_eq!(message.header("number"), number.as_deref());
+                let tag = if i % 3 == 0 { "wanted" } else { "other" };
+                assert_eq!(message.tag(), (i % 7 != 0).then_some(tag));
+                found.push(i);
+                message.ack().expect("acks");
+            }
+        }
+        assert_eq!(found, expected);
+        assert_eq!(group.lag().expect("lag").messages, 0);
+    }
+}
+
 #[test]
 fn commit_through_settles_what_was_delivered_and_what_was_not() {
     let (machine, log, topic, group) = with_records(10, GroupOptions::new());
