@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use ackline::{Delivery, Group, GroupOptions, Log, Offset, Topic};
+use ackline::{Delivery, Group, GroupOptions, Log, Offset, SyncPolicy, Topic};
 
 use crate::mapped::Scan;
 use crate::measure::{Counts, Meter, Side, peek_stamp};
@@ -17,6 +17,9 @@ use crate::{Bar, Bench, Comparison, FRAME_HEADER_BYTES, entry_bytes, process};
 const BAR_POLL_100_B: Bar = Bar::AtLeast(0.45);
 const BAR_POLL_1_KIB: Bar = Bar::AtLeast(0.80);
 const BAR_DURABLE_ACK: Bar = Bar::AtLeast(0.95);
+
+/// What a consumer delivers is logged ahead, and a fast one waits for that.
+const UNSYNCED: &str = "polls under Never";
 
 /// An entry of progress with one range.
 const PROGRESS_BYTES: usize = 48;
@@ -75,9 +78,18 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
         let name = format!("poll {per_call}, {warmth}, {acks}, {payload_bytes} B");
         let against = "mapped scan + crc32 per record".to_owned();
         let comparison = Comparison { name, against, bar, threads: 1, payload_bytes };
-        bench.compare(&comparison, |directory| {
+        if bar == Bar::None {
+            bench.compare(&comparison, |directory| {
+                let scan = Scan::new(directory, payload_bytes, is_cold)?;
+                Ok((scan, Polls::new(directory, way)?))
+            })?;
+            continue;
+        }
+        bench.compare_with(&comparison, UNSYNCED, |directory| {
+            let unsynced = directory.join("unsynced");
             let scan = Scan::new(directory, payload_bytes, is_cold)?;
-            Ok((scan, Polls::new(directory, way)?))
+            let polls = Polls::new(directory, way)?;
+            Ok((scan, Polls::new(&unsynced, way)?.under(SyncPolicy::Never), polls))
         })?;
     }
     durable_acks(bench)
@@ -138,6 +150,7 @@ pub(crate) fn fill(topic: &Topic, payload_bytes: usize) -> ackline::Result<u64> 
 /// Consumers on one thread.
 pub(crate) struct Polls {
     way: Way,
+    policy: SyncPolicy,
     directory: PathBuf,
     records: u64,
     /// Closed in between where each turn is to begin cold.
@@ -165,7 +178,13 @@ impl Polls {
         let log = kept().open(&directory)?;
         let records = fill(&log.topic("measured")?, way.payload_bytes)?;
         log.close()?;
-        Ok(Self { way, directory, records, opened: Mutex::new(None) })
+        let policy = SyncPolicy::default();
+        Ok(Self { way, policy, directory, records, opened: Mutex::new(None) })
+    }
+
+    /// The same by another policy.
+    fn under(self, policy: SyncPolicy) -> Self {
+        Self { policy, ..self }
     }
 
     fn opened(&self) -> MutexGuard<'_, Option<Opened>> {
@@ -173,7 +192,7 @@ impl Polls {
     }
 
     fn open(&self) -> ackline::Result<Opened> {
-        let log = kept().open(&self.directory)?;
+        let log = kept().sync(self.policy).open(&self.directory)?;
         let topic = log.topic("measured")?;
         let options =
             GroupOptions::new().in_flight_max(CUMULATIVE).unacked_max(CUMULATIVE).lease(LEASE);

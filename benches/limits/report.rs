@@ -272,6 +272,10 @@ made of, and how much of the limit that leaves is measured in the same turns whe
   with the time and given a number under a lock, and the caller gets a handle; frames have a checksum and go to files
   that grow. No topics, no index, no groups, nothing is shown to readers.
 
+- *polls under Never*: what is delivered is logged ahead of the consumer, durably, so that a message that ends the process
+  is known after it. A consumer this fast uses up what may be ahead in less time than a sync takes, and waits; under
+  `Never` it does not.
+
 *of these* is what ackline reaches of that.
 ";
 
