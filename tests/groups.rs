@@ -174,8 +174,7 @@ fn messages_that_lie_between_others_in_one_frame_are_found_with_their_parts() {
         }
     }
     batch.commit().expect("commits");
-    let is_wanted = |i: &u64| i % 3 == 0 && i % 7 != 0;
-    let wanted = Vec::from_iter((0..60).filter(is_wanted));
+    let wanted = (0..60).filter(|i| i % 3 == 0 && i % 7 != 0).collect::<Vec<u64>>();
     for (group, expected) in [(group, wanted), (all, (0..60).collect())] {
         let mut found = Vec::new();
         // A poll ends in the middle of the frame, and the next one goes on there.
