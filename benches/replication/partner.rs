@@ -50,6 +50,9 @@ impl Partner {
             .spawn()?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+        if line.is_empty() {
+            return Err(format!("the other process ended: {}; see --cores", process.wait()?).into());
+        }
         Ok(Self { process, address: line.trim().parse()? })
     }
 }
