@@ -123,8 +123,8 @@ pub(super) fn rewrite(
     let needed = writer::file_bytes_for(frames_at(checkpoint.len()), bytes as u64);
     let room = config.segment_bytes.min(FIRST_SEGMENT_BYTES);
     let temporary = name::unfinished(base);
-    // Whoever opens a log waits for this: zeros would save less than they cost, and one sync does.
-    let prepare = |bytes| writer::prepare(storage, &temporary, bytes, Blocks::Unsynced);
+    // Whoever opens a log waits for this: zeros would save less than they cost.
+    let prepare = |bytes| writer::prepare(storage, &temporary, bytes, Blocks::Reserved);
     let spare = match prepare(needed + room) {
         // Without room for more, there may still be room for what is there.
         Err(Error::Full { .. }) => prepare(needed)?,

@@ -25,11 +25,9 @@ pub(crate) enum Blocks {
     /// Reserved: they read as zeros and need no more room, but the system notes of each that it
     /// was written to, which the sync then waits for.
     Reserved,
-    /// The same, but the file is durable only once [`fill`] has synced what it begins with.
-    Unsynced,
 }
 
-/// A file full of zeros, without a place in the log yet.
+/// A durable file full of zeros, without a place in the log yet.
 #[derive(Debug)]
 pub(crate) struct Spare {
     pub(crate) file: Arc<dyn StorageFile>,
@@ -86,8 +84,8 @@ impl Start {
     }
 }
 
-/// Makes a file that reads as `bytes` zeros, durable unless `blocks` says otherwise, so that later
-/// writes to it need no room. A full disk shows here: [`Error::Full`], with nothing left behind.
+/// Makes a durable file that reads as `bytes` zeros, so that later writes to it need no room. A
+/// full disk shows here: [`Error::Full`], with nothing left behind.
 pub(crate) fn prepare(
     storage: &dyn Storage,
     file_name: &str,
@@ -103,18 +101,14 @@ pub(crate) fn prepare(
             }
             created => created?,
         };
-        let mut is_reserved = false;
         // Ask for all of the room at once: a full disk then answers before anything is written.
         if !mutant::on(Mutant::SizeNotSynced) {
-            is_reserved = file.allocate(bytes)?;
+            let is_reserved = file.allocate(bytes)?;
             if blocks == Blocks::Filled || !is_reserved {
                 fill_with_zeros(&*file, bytes)?;
             }
         }
-        // Where nothing could be reserved, a full disk may show only here.
-        if blocks != Blocks::Unsynced || !is_reserved {
-            file.sync()?;
-        }
+        file.sync()?;
         Ok(file)
     })();
     match made {
