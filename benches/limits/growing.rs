@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-use crate::measure::{Counts, Meter, Side, read_stamp, stamp};
-use crate::raw::{Blocks, FILE_BYTES, new_file};
+use crate::measure::{Counts, Meter, Side, read_stamp};
+use crate::raw::{Blocks, FILE_BYTES, new_file, stamp_all};
 
 /// One thread that writes to one file after the other, and syncs unless it was told not to.
 pub(crate) struct Growing {
@@ -119,10 +119,7 @@ impl Side for Growing {
     fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let (mut bytes, mut number) = (vec![0x5a; self.write_bytes], first);
         while meter.goes_on() {
-            for payload in bytes.chunks_exact_mut(self.payload_bytes).take(self.records) {
-                stamp(payload, thread, number);
-                number += 1;
-            }
+            number = stamp_all(&mut bytes, self.payload_bytes, self.records, (thread, number));
             if self.is_synced {
                 meter.time(|| self.write(&bytes));
             } else {

@@ -51,6 +51,22 @@ pub(crate) fn new_file(directory: &Path, blocks: Blocks) -> Result<File, Box<dyn
     Ok(file)
 }
 
+/// Stamps the payloads of a write, which lie one behind the other, with the numbers from the first on;
+/// returns the next.
+pub(crate) fn stamp_all(
+    bytes: &mut [u8],
+    payload_bytes: usize,
+    records: usize,
+    (thread, first): (usize, u64),
+) -> u64 {
+    let mut number = first;
+    for payload in bytes.chunks_exact_mut(payload_bytes).take(records) {
+        stamp(payload, thread, number);
+        number += 1;
+    }
+    number
+}
+
 /// One thread that writes, and syncs unless it was told not to.
 pub(crate) struct Raw {
     file: File,
@@ -89,10 +105,7 @@ impl Side for Raw {
     fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
         let (mut bytes, mut number) = (vec![0x5a; self.write_bytes], first);
         while meter.goes_on() {
-            for payload in bytes.chunks_exact_mut(self.payload_bytes).take(self.records) {
-                stamp(payload, thread, number);
-                number += 1;
-            }
+            number = stamp_all(&mut bytes, self.payload_bytes, self.records, (thread, number));
             let slot = self.slot.fetch_add(1, Ordering::Relaxed) % self.slots();
             let at = slot * self.write_bytes as u64;
             let write = || self.file.write_all_at(&bytes, at).expect("the raw file takes a write");
