@@ -47,7 +47,7 @@ use crate::watermark::Ack;
 #[must_use = "a batch does nothing until it is committed"]
 pub struct Batch {
     handle: Arc<Handle>,
-    appends: Vec<(Topic, Record)>,
+    appends: Vec<(Topic, Record<'static>)>,
     acks: Vec<Delivery>,
     bytes: usize,
     ack: Ack,
@@ -62,7 +62,7 @@ impl Batch {
     }
 
     /// Adds a record for a topic.
-    pub fn append(mut self, topic: &Topic, record: impl Into<Record>) -> Self {
+    pub fn append<'a>(mut self, topic: &Topic, record: impl Into<Record<'a>>) -> Self {
         let record = record.into();
         let checked = if Arc::ptr_eq(&self.handle.shared, &topic.handle.shared) {
             topic.check(&record)
@@ -72,7 +72,7 @@ impl Batch {
         match checked {
             Ok(bytes) => {
                 self.bytes += bytes;
-                self.appends.push((topic.clone(), record));
+                self.appends.push((topic.clone(), record.into_owned()));
             }
             Err(error) => self.fail(error),
         }

@@ -245,7 +245,7 @@ impl Options {
         self.check()?;
         let needed = self.payload_bytes_max as u64 + 1024 * 1024;
         self.batch_bytes_max = self.batch_bytes_max.max(needed);
-        let clock = self.clock.take().unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let clock = self.clock.take().unwrap_or_else(|| Arc::new(SystemClock));
         Log::open_with(self, storage, clock)
     }
 

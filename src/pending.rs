@@ -71,22 +71,40 @@ pub(crate) trait Committer: Send + Sync {
 pub struct Pending<T>(Inner<T>);
 
 enum Inner<T> {
-    Ready(Option<Result<T>>),
+    /// It was refused; `None` once somebody knows. Boxed: an error is large, and handles are many.
+    Failed(Option<Box<Error>>),
     Queued(Queued<T>),
 }
 
 struct Queued<T> {
     value: T,
-    offset: Option<Offset>,
-    ticket: Arc<Ticket>,
     ack: Ack,
-    log: Arc<dyn Committer>,
+    ticket: Arc<Ticket>,
+    /// The offset that the value has, to be named where a wait was too long.
+    offset_of: fn(&T) -> Option<Offset>,
 }
+
+impl<T> Queued<T> {
+    /// Waits as long as the log's options say, or for `timeout`.
+    fn wait(&self, timeout: Option<Duration>) -> std::result::Result<Result<()>, Error> {
+        let Some(log) = self.ticket.committer() else { return Ok(self.answer()) };
+        log.wait(&self.ticket, self.ack, timeout)
+            .map_err(|late| log.late(late, (self.offset_of)(&self.value)))
+    }
+
+    /// What there is to know once the log is gone: it has answered for all that it had before.
+    fn answer(&self) -> Result<()> {
+        self.ticket.awaited(self.ack).result().unwrap_or(Err(Error::Closed))
+    }
+}
+
+/// What a handle that is asked again is told.
+const USED: &str = "a handle is not used again after it was ready";
 
 impl<T> fmt::Debug for Pending<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let done = match &self.0 {
-            Inner::Ready(_) => true,
+            Inner::Failed(_) => true,
             Inner::Queued(queued) => queued.ticket.awaited(queued.ack).is_done(),
         };
         f.debug_struct("Pending").field("done", &done).finish_non_exhaustive()
@@ -95,17 +113,16 @@ impl<T> fmt::Debug for Pending<T> {
 
 impl<T: Clone> Pending<T> {
     pub(crate) fn failed(error: Error) -> Self {
-        Self(Inner::Ready(Some(Err(error))))
+        Self(Inner::Failed(Some(Box::new(error))))
     }
 
     pub(crate) fn queued(
         value: T,
-        offset: Option<Offset>,
+        offset_of: fn(&T) -> Option<Offset>,
         ticket: Arc<Ticket>,
         ack: Ack,
-        log: Arc<dyn Committer>,
     ) -> Self {
-        Self(Inner::Queued(Queued { value, offset, ticket, ack, log }))
+        Self(Inner::Queued(Queued { value, ack, ticket, offset_of }))
     }
 
     /// Waits until the log's policy, and its replicator, if it has one, call the record safe.
@@ -119,17 +136,12 @@ impl<T: Clone> Pending<T> {
     /// being queued at all, such as [`Error::Full`].
     pub fn wait(self) -> Result<T> {
         match self.0 {
-            Inner::Ready(result) => result.expect("a handle is not used again after it was ready"),
+            Inner::Failed(error) => Err(*error.expect(USED)),
             // Of many that are under way, most are done when somebody asks.
             Inner::Queued(Queued { value, ticket, ack, .. }) if ticket.awaited(ack).is_ok() => {
                 Ok(value)
             }
-            Inner::Queued(Queued { value, offset, ticket, ack, log }) => {
-                match log.wait(&ticket, ack, None) {
-                    Ok(result) => result.map(|()| value),
-                    Err(late) => Err(log.late(late, offset)),
-                }
-            }
+            Inner::Queued(queued) => queued.wait(None)?.map(|()| queued.value),
         }
     }
 
@@ -143,15 +155,11 @@ impl<T: Clone> Pending<T> {
     /// The outer `Err` holds the handle; the inner result is that of [`wait`](Self::wait).
     pub fn wait_timeout(self, timeout: Duration) -> std::result::Result<Result<T>, Self> {
         match self.0 {
-            Inner::Ready(result) => {
-                Ok(result.expect("a handle is not used again after it was ready"))
-            }
-            Inner::Queued(queued) => {
-                match queued.log.wait(&queued.ticket, queued.ack, Some(timeout)) {
-                    Ok(result) => Ok(result.map(|()| queued.value)),
-                    Err(_) => Err(Self(Inner::Queued(queued))),
-                }
-            }
+            Inner::Failed(error) => Ok(Err(*error.expect(USED))),
+            Inner::Queued(queued) => match queued.wait(Some(timeout)) {
+                Ok(result) => Ok(result.map(|()| queued.value)),
+                Err(_) => Err(Self(Inner::Queued(queued))),
+            },
         }
     }
 
@@ -165,13 +173,15 @@ impl<T: Clone> Pending<T> {
         T: Send + 'static,
     {
         match self.0 {
-            Inner::Ready(result) => {
-                callback(result.expect("a handle is not used again after it was ready"));
-            }
+            Inner::Failed(error) => callback(Err(*error.expect(USED))),
             Inner::Queued(queued) if mutant::on(Mutant::CallbackBeforeDurable) => {
                 callback(Ok(queued.value));
             }
-            Inner::Queued(Queued { value, ticket, ack, log, .. }) => {
+            Inner::Queued(queued) => {
+                let Some(log) = queued.ticket.committer() else {
+                    return callback(queued.answer().map(|()| queued.value));
+                };
+                let Queued { value, ticket, ack, .. } = queued;
                 let callback: Callback = Box::new(move |result| callback(result.map(|()| value)));
                 if let Some((callback, result)) = ticket.awaited(ack).call_back(callback) {
                     log.run_later(callback, result);
@@ -193,13 +203,15 @@ impl<T: Clone + Unpin> Future for Pending<T> {
     /// Panics if it is polled again after it was ready.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
-            Inner::Ready(result) => {
-                Poll::Ready(result.take().expect("a future is not polled after it was ready"))
-            }
-            Inner::Queued(Queued { value, ticket, ack, log, .. }) => {
-                match ticket.awaited(*ack).poll(context.waker()) {
-                    Some(result) => Poll::Ready(result.map(|()| value.clone())),
+            Inner::Failed(error) => Poll::Ready(Err(*error.take().expect(USED))),
+            Inner::Queued(queued) => {
+                let value = || queued.value.clone();
+                match queued.ticket.awaited(queued.ack).poll(context.waker()) {
+                    Some(result) => Poll::Ready(result.map(|()| value())),
                     None => {
+                        let Some(log) = queued.ticket.committer() else {
+                            return Poll::Ready(queued.answer().map(|()| value()));
+                        };
                         log.nudge();
                         Poll::Pending
                     }

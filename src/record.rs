@@ -1,5 +1,6 @@
 //! What goes in and what comes out: records to append, messages that were read, receipts.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -17,8 +18,8 @@ use crate::sync::OnceLock;
 
 /// A record to append: a payload, and what else is known of it.
 ///
-/// Byte strings, vectors and text convert into a record with that payload. An empty payload is
-/// allowed.
+/// Byte strings, vectors and text convert into a record with that payload; slices are borrowed, so
+/// that a payload is copied once, to where it is written from. An empty payload is allowed.
 ///
 /// # Examples
 ///
@@ -31,18 +32,24 @@ use crate::sync::OnceLock;
 ///     .header("trace", "a81f");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
-    payload: Vec<u8>,
+pub struct Record<'a> {
+    payload: Cow<'a, [u8]>,
     key: Option<Vec<u8>>,
     tag: Option<String>,
     headers: Vec<HeaderPair>,
     timestamp_ms: Option<u64>,
 }
 
-impl Record {
-    /// A record with a payload.
+impl Record<'_> {
+    /// A record with a payload of its own.
     pub fn new(payload: impl Into<Vec<u8>>) -> Self {
-        Self { payload: payload.into(), ..Self::default() }
+        Self::with(Cow::Owned(payload.into()))
+    }
+
+    /// The same record with a payload of its own, borrowed from nobody.
+    pub fn into_owned(self) -> Record<'static> {
+        let Self { payload, key, tag, headers, timestamp_ms } = self;
+        Record { payload: Cow::Owned(payload.into_owned()), key, tag, headers, timestamp_ms }
     }
 
     /// Sets the key: what the record is about, at most 65,535 bytes.
@@ -107,31 +114,37 @@ impl Record {
     }
 }
 
-impl From<&[u8]> for Record {
-    fn from(payload: &[u8]) -> Self {
-        Self::new(payload)
+impl<'a> Record<'a> {
+    fn with(payload: Cow<'a, [u8]>) -> Self {
+        Self { payload, ..Self::default() }
     }
 }
 
-impl<const N: usize> From<&[u8; N]> for Record {
-    fn from(payload: &[u8; N]) -> Self {
-        Self::new(payload.as_slice())
+impl<'a> From<&'a [u8]> for Record<'a> {
+    fn from(payload: &'a [u8]) -> Self {
+        Self::with(Cow::Borrowed(payload))
     }
 }
 
-impl From<Vec<u8>> for Record {
+impl<'a, const N: usize> From<&'a [u8; N]> for Record<'a> {
+    fn from(payload: &'a [u8; N]) -> Self {
+        Self::with(Cow::Borrowed(payload))
+    }
+}
+
+impl<'a> From<&'a str> for Record<'a> {
+    fn from(payload: &'a str) -> Self {
+        Self::with(Cow::Borrowed(payload.as_bytes()))
+    }
+}
+
+impl From<Vec<u8>> for Record<'_> {
     fn from(payload: Vec<u8>) -> Self {
         Self::new(payload)
     }
 }
 
-impl From<&str> for Record {
-    fn from(payload: &str) -> Self {
-        Self::new(payload)
-    }
-}
-
-impl From<String> for Record {
+impl From<String> for Record<'_> {
     fn from(payload: String) -> Self {
         Self::new(payload)
     }
@@ -309,6 +322,13 @@ pub struct Receipt {
     pub position: Position,
     /// Who has it.
     pub acknowledged: Acknowledged,
+}
+
+impl Receipt {
+    /// One to be filled in. As part of a result, it would be copied at each step.
+    pub(crate) fn of(acknowledged: Acknowledged) -> Self {
+        Self { offset: Offset(0), position: Position(0), acknowledged }
+    }
 }
 
 /// Who holds an acknowledged record.

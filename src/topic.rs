@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::group::{Group, GroupOptions, shared::open_group};
 use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
-use crate::pending::{Committer, Pending};
+use crate::pending::Pending;
 use crate::record::{Acknowledged, BatchReceipt, Home, Message, Receipt, Record};
 use crate::segment::cursor::{Step, TopicCursor};
 use crate::shared::{Handle, Shared};
@@ -130,7 +130,7 @@ impl Topic {
     /// assert_eq!(receipt.offset, ackline::Offset(0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn append(&self, record: impl Into<Record>) -> Result<Receipt> {
+    pub fn append<'a>(&self, record: impl Into<Record<'a>>) -> Result<Receipt> {
         self.append_checked(&record.into(), |_| Ok(()))
     }
 
@@ -141,7 +141,11 @@ impl Topic {
     ///
     /// [`Error::Conflict`] with the actual next offset, if another writer was first; those of
     /// [`append`](Self::append).
-    pub fn append_if(&self, expected: Offset, record: impl Into<Record>) -> Result<Receipt> {
+    pub fn append_if<'a>(
+        &self,
+        expected: Offset,
+        record: impl Into<Record<'a>>,
+    ) -> Result<Receipt> {
         self.append_checked(&record.into(), |next| {
             let actual = Offset(next);
             if actual == expected { Ok(()) } else { Err(Error::Conflict { expected, actual }) }
@@ -150,7 +154,7 @@ impl Topic {
 
     fn append_checked(
         &self,
-        record: &Record,
+        record: &Record<'_>,
         check: impl FnOnce(u64) -> Result<()>,
     ) -> Result<Receipt> {
         let (shared, id) = (self.shared(), self.runtime.id);
@@ -187,7 +191,7 @@ impl Topic {
     /// assert_eq!(receipt.offset, ackline::Offset(1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn submit(&self, record: impl Into<Record>) -> Pending<Receipt> {
+    pub fn submit<'a>(&self, record: impl Into<Record<'a>>) -> Pending<Receipt> {
         let record = record.into();
         let commits = &self.shared().commits;
         let bytes = match self.check(&record) {
@@ -195,18 +199,17 @@ impl Topic {
             Err(error) => return Pending::failed(error),
         };
         let (id, now_ms) = (self.runtime.id, commits.clock.wall_ms());
-        let acknowledged = acknowledged(commits, self.ack);
+        let mut receipt = Receipt::of(acknowledged(commits, self.ack));
         let enlisted = commits.enlist(Class::Append, bytes, |enlisting| {
             self.check_there()?;
-            let position = enlisting.position();
             let time = record.timestamp_ms(now_ms);
-            let offset = enlisting.message(id, time, &record.content());
-            Ok(Receipt { offset: Offset(offset), position, acknowledged })
+            receipt.position = enlisting.position();
+            receipt.offset = Offset(enlisting.message(id, time, &record.content()));
+            Ok(())
         });
         match enlisted {
-            Ok((receipt, ticket)) => {
-                let log: Arc<dyn Committer> = Arc::clone(commits) as _;
-                Pending::queued(receipt, Some(receipt.offset), ticket, self.ack, log)
+            Ok(((), ticket)) => {
+                Pending::queued(receipt, |receipt| Some(receipt.offset), ticket, self.ack)
             }
             Err(error) => Pending::failed(error),
         }
@@ -219,12 +222,12 @@ impl Topic {
     /// [`Error::TooLarge`] if they are over
     /// [`batch_bytes_max`](crate::Options::batch_bytes_max) together; those of
     /// [`append`](Self::append).
-    pub fn append_batch<R: Into<Record>>(
+    pub fn append_batch<'a, R: Into<Record<'a>>>(
         &self,
         records: impl IntoIterator<Item = R>,
     ) -> Result<BatchReceipt> {
         let (shared, id) = (self.shared(), self.runtime.id);
-        let mut records: Vec<Record> = records.into_iter().map(Into::into).collect();
+        let mut records: Vec<Record<'_>> = records.into_iter().map(Into::into).collect();
         if mutant::on(Mutant::BatchSplit)
             && records.len() > 1
             && let Some(last) = records.pop()
@@ -254,7 +257,7 @@ impl Topic {
     }
 
     /// Checks a record against all limits and returns the bytes that it takes.
-    pub(crate) fn check(&self, record: &Record) -> Result<usize> {
+    pub(crate) fn check(&self, record: &Record<'_>) -> Result<usize> {
         let shared = self.shared();
         let bytes = record.check(shared.limits.payload_bytes_max)?;
         // A dead letter is the record and a few more headers, and must fit as well.

@@ -20,7 +20,7 @@ fn options() -> Options {
     Options::new().segment_bytes(4096)
 }
 
-fn record(i: u64) -> Record {
+fn record(i: u64) -> Record<'static> {
     let record = Record::new(format!("order {i} {}", "abc".repeat(10)))
         .timestamp(UNIX_EPOCH + Duration::from_secs(1_700_000_000 + i));
     match i % 4 {

@@ -118,7 +118,7 @@ impl Parts {
 }
 
 /// The record that `ident` stands for.
-pub(crate) fn record(seed: u64, ident: &Ident) -> Record {
+pub(crate) fn record(seed: u64, ident: &Ident) -> Record<'static> {
     let parts = Parts::of(seed, ident);
     let mut record = Record::new(parts.payload);
     if let Some(key) = parts.key {

@@ -48,7 +48,7 @@ impl Producer<'_> {
     }
 
     /// The next `count` records, announced. Those of one batch say so.
-    fn make(&mut self, count: u64, batch: bool) -> Vec<(Ident, Record)> {
+    fn make(&mut self, count: u64, batch: bool) -> Vec<(Ident, Record<'static>)> {
         let first = self.next;
         self.next += count;
         self.crew.told.tell(Event::Appending { producer: self.id, first, count });

@@ -34,14 +34,14 @@ impl Commits {
         add: impl FnOnce(&mut Enlisting<'_>) -> Result<R>,
     ) -> Result<(R, Arc<Ticket>)> {
         let mut core = self.admit(class, bytes)?;
-        let enlisted = core.enlist(bytes, add);
+        let enlisted = core.enlist(bytes, add)?;
         core.left = core.next_gather;
         let is_told = core.leading || core.attended.is_some() || core.queue.is_empty();
         drop(core);
         if !is_told && !mutant::on(Mutant::WorkNotAnnounced) {
             self.work.notify();
         }
-        enlisted
+        Ok(enlisted)
     }
 
     /// Has the background commit what is queued at once, if nobody does.

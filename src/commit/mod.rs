@@ -194,7 +194,7 @@ pub(crate) struct Resume {
 }
 
 impl Commits {
-    pub(crate) fn new(resume: Resume) -> Self {
+    pub(crate) fn new(resume: Resume) -> Arc<Self> {
         let Resume { mut core, tail, segments, storage, .. } = resume;
         let Resume { clock, draws, config, removed, replicas, .. } = resume;
         core.one_by_one = config.policy == SyncPolicy::EachAppend;
@@ -211,39 +211,42 @@ impl Commits {
             unseen.restart_at(core.end, core.hide_all());
         }
         let last_write = clock.monotonic();
-        let commits = Self {
-            core: Mutex::new(core),
-            writer: Mutex::new(Writer {
-                tail,
-                unsynced_bytes: 0,
-                unsynced_since: None,
-                marked: true,
-                last_write,
-            }),
-            unseen: Mutex::new(unseen),
-            replicas: replicas.map(|(replicas, ..)| replicas),
-            keeping: Mutex::default(),
-            syncing: Mutex::default(),
-            segments,
-            marks,
-            latch: PoisonLatch::default(),
-            storage,
-            clock,
-            draws,
-            config,
-            counters: Counters::default(),
-            work: Signal::default(),
-            files: Signal::default(),
-            room: Signal::default(),
-            riders: Mutex::default(),
-            has_riders: AtomicBool::new(false),
-            unindexed: Mutex::default(),
-            undeleted: Mutex::default(),
-            spare_due: AtomicU64::new(0),
-            sizes: CommitSizes::default(),
-            removed: Mutex::new(removed),
-            callbacks: Mutex::default(),
-        };
+        let commits = Arc::new_cyclic(|commits: &Weak<Self>| {
+            core.committer = Some(Weak::clone(commits) as _);
+            Self {
+                core: Mutex::new(core),
+                writer: Mutex::new(Writer {
+                    tail,
+                    unsynced_bytes: 0,
+                    unsynced_since: None,
+                    marked: true,
+                    last_write,
+                }),
+                unseen: Mutex::new(unseen),
+                replicas: replicas.map(|(replicas, ..)| replicas),
+                keeping: Mutex::default(),
+                syncing: Mutex::default(),
+                segments,
+                marks,
+                latch: PoisonLatch::default(),
+                storage,
+                clock,
+                draws,
+                config,
+                counters: Counters::default(),
+                work: Signal::default(),
+                files: Signal::default(),
+                room: Signal::default(),
+                riders: Mutex::default(),
+                has_riders: AtomicBool::new(false),
+                unindexed: Mutex::default(),
+                undeleted: Mutex::default(),
+                spare_due: AtomicU64::new(0),
+                sizes: CommitSizes::default(),
+                removed: Mutex::new(removed),
+                callbacks: Mutex::default(),
+            }
+        });
         commits.expect_spare();
         commits
     }

@@ -2,14 +2,14 @@
 //! disk, at positions that are known from the start.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::error::{Error, Result};
 use crate::format::frame::{BODY_TARGET_BYTES, HEADER_BYTES, Header};
 use crate::format::{ALIGNMENT, SECTOR_BYTES, align};
 use crate::mutant::{self, Mutant};
 use crate::offset::{Epoch, Position, TopicId};
-use crate::pending::Ticket;
+use crate::pending::{Committer, Ticket};
 use crate::segment::index::Point;
 use crate::segment::writer::Spare;
 use crate::segment::{Segment, Starts, Tail};
@@ -199,6 +199,8 @@ pub(crate) struct Core {
     likely_bytes: usize,
     /// A gathering that was written: the next one is made of it, in memory that is there already.
     written: Option<Box<Gather>>,
+    /// Whoever has this queue, for those who wait for what is in it.
+    pub(super) committer: Option<Weak<dyn Committer>>,
 }
 
 impl Core {
@@ -229,6 +231,7 @@ impl Core {
             last_calls: 0,
             likely_bytes: 0,
             written: None,
+            committer: None,
         }
     }
 
@@ -366,7 +369,8 @@ impl Core {
         self.pad_back();
         self.next_gather += 1;
         let waits_for_replicas = self.is_replicated && !ingested;
-        let ticket = if waits_for_replicas { Ticket::replicated() } else { Ticket::default() };
+        let ticket = Ticket::of(self.committer.clone());
+        let ticket = if waits_for_replicas { ticket.and_replicated() } else { ticket };
         let mut gather = self.written.take().unwrap_or_default();
         gather.renew(self.end, self.next_gather, ingested, Arc::new(ticket));
         // Most writes are about as large as the last one; growing to it would copy it twice.

@@ -97,14 +97,12 @@ pub(super) async fn next(group: &Group) -> Result<Delivery> {
         group.topic.shared().check_open()?;
         let mut begun = begin(&group.shared, 1)?;
         if let Some(ticket) = begun.ticket.take() {
-            let log: Arc<dyn Committer> = Arc::clone(commits) as _;
-            Pending::queued((), None, ticket, Ack::Replicated, log).await?;
+            Pending::queued((), |()| None, ticket, Ack::Replicated).await?;
         }
         let found_work = begun.found_work();
         let (mut deliveries, letter) = finish(group, begun)?;
         if let Some(letter) = letter {
-            let log: Arc<dyn Committer> = Arc::clone(commits) as _;
-            Pending::queued((), None, letter, Ack::Replicated, log).await?;
+            Pending::queued((), |()| None, letter, Ack::Replicated).await?;
         }
         if let Some(delivery) = deliveries.pop() {
             return Ok(delivery);

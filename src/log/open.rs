@@ -329,7 +329,7 @@ fn assemble(
         commits.roll_now()?;
     }
     Ok(Shared {
-        commits: Arc::new(commits),
+        commits,
         limits: Limits {
             payload_bytes_max: options.payload_bytes_max,
             topics_max: options.topics_max,

@@ -1,6 +1,7 @@
 //! The outcome of one write, and those who wait for it.
 
 use std::fmt;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -10,11 +11,13 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::watermark::Ack;
 
-use super::Callback;
+use super::{Callback, Committer};
 
 /// The outcome of one write, shared by all that it carries.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Ticket {
+    /// Who commits. It answers for all tickets before it goes.
+    committer: Option<Weak<dyn Committer>>,
     /// In a log with a replicator, the outcome there, which comes after the one here: an error
     /// here is one there, too.
     replicas: Option<Box<Ticket>>,
@@ -46,6 +49,16 @@ struct State {
     looks: u64,
     wakers: Vec<Waker>,
     callbacks: Vec<Callback>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket")
+            .field("done", &self.done)
+            .field("failed", &self.failed)
+            .field("waiting", &self.waiting)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for State {
@@ -96,9 +109,19 @@ impl Ticket {
         ticket
     }
 
+    /// A ticket of a write that this one does, if nobody else does.
+    pub(crate) fn of(committer: Option<Weak<dyn Committer>>) -> Self {
+        Self { committer, ..Self::default() }
+    }
+
+    /// Who commits, unless it is gone.
+    pub(super) fn committer(&self) -> Option<Arc<dyn Committer>> {
+        self.committer.as_ref()?.upgrade()
+    }
+
     /// A ticket whose write is to be replicated, too.
-    pub(crate) fn replicated() -> Self {
-        Self { replicas: Some(Box::default()), ..Self::default() }
+    pub(crate) fn and_replicated(self) -> Self {
+        Self { replicas: Some(Box::default()), ..self }
     }
 
     /// The outcome at the replicas, if there is to be one.

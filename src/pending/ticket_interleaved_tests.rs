@@ -65,7 +65,7 @@ fn of_several_waiters_one_leads_and_all_return_whatever_order_is_drawn() {
 }
 
 fn check_replicated(acks: &'static [Ack]) {
-    let ticket = Arc::new(Ticket::replicated());
+    let ticket = Arc::new(Ticket::default().and_replicated());
     let waiting: Vec<_> = acks
         .iter()
         .map(|ack| {

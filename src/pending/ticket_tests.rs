@@ -68,7 +68,7 @@ fn a_task_and_a_callback_learn_of_the_end() {
 fn who_waits_for_replicas_learns_of_both_failures_and_of_the_last_success() {
     let outcomes = [(Ok(()), Ok(())), (Ok(()), Err(Error::Closed)), (Err(Error::Closed), Ok(()))];
     for (here, there) in outcomes {
-        let ticket = Arc::new(Ticket::replicated());
+        let ticket = Arc::new(Ticket::default().and_replicated());
         ticket.register(Ack::Replicated);
         let waiting = {
             let ticket = Arc::clone(&ticket);
@@ -84,7 +84,7 @@ fn who_waits_for_replicas_learns_of_both_failures_and_of_the_last_success() {
 
 #[test]
 fn who_waits_for_this_disk_alone_does_not_wait_for_replicas() {
-    let ticket = Arc::new(Ticket::replicated());
+    let ticket = Arc::new(Ticket::default().and_replicated());
     ticket.register(Ack::Synced);
     let waiting = {
         let ticket = Arc::clone(&ticket);

@@ -193,11 +193,10 @@ impl LogHandle {
             if epoch > shared.promise()?.epoch {
                 shared.follow(epoch)?;
             }
-            let ticket = shared.commits.ingest(epoch, frames, caller_waits)?;
-            Ok((ticket, Arc::clone(&shared.commits)))
+            shared.commits.ingest(epoch, frames, caller_waits)
         });
         match ingested {
-            Ok((ticket, log)) => Pending::queued(frames.end(), None, ticket, Ack::Synced, log),
+            Ok(ticket) => Pending::queued(frames.end(), |_| None, ticket, Ack::Synced),
             Err(error) => Pending::failed(error),
         }
     }
@@ -218,11 +217,11 @@ impl LogHandle {
     /// [`Error::TooLarge`], [`Error::InvalidName`], [`Error::Full`]; [`Error::Fenced`] if the frame
     /// before is of a newer epoch; [`Error::Diverged`] if this log leads. The handle's errors:
     /// [`Error::Poisoned`].
-    pub fn append(
+    pub fn append<'a>(
         &self,
         epoch: Epoch,
         topic: &str,
-        record: impl Into<Record>,
+        record: impl Into<Record<'a>>,
     ) -> Result<(FrameId, Pending<FrameId>)> {
         let (record, shared) = (record.into(), self.shared()?);
         crate::format::name::check(topic)?;
@@ -239,8 +238,7 @@ impl LogHandle {
             start: header.position,
             end: header.position.plus(header.frame_bytes()),
         };
-        let log = Arc::clone(&shared.commits);
-        Ok((id, Pending::queued(id, None, ticket, Ack::Synced, log)))
+        Ok((id, Pending::queued(id, |_| None, ticket, Ack::Synced)))
     }
 
     /// Deletes the oldest segments that lie wholly below `end` and below what is visible, consumed

@@ -209,7 +209,7 @@ impl Writer {
     }
 
     /// A record of everything that one can have.
-    fn record(&mut self, payload: Vec<u8>) -> Record {
+    fn record(&mut self, payload: Vec<u8>) -> Record<'static> {
         let record = Record::new(payload);
         match self.rng.below(4) {
             0 => record.key(format!("key {}", self.rng.below(9))).tag("red"),

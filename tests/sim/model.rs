@@ -29,7 +29,7 @@ pub(crate) struct Msg {
 }
 
 impl Msg {
-    pub(crate) fn record(&self) -> Record {
+    pub(crate) fn record(&self) -> Record<'static> {
         let mut record = Record::new(self.payload.clone());
         if let Some(key) = &self.key {
             record = record.key(key.clone());

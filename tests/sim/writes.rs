@@ -240,7 +240,7 @@ impl World {
         let messages: Vec<Rc<Msg>> = (0..count).map(|_| self.draw_message(rng)).collect();
         let next = self.model.topics[topic].len();
         self.note(|| format!("append_batch of {count} to #{topic}, {next}"));
-        let records: Vec<Record> = messages.iter().map(|message| message.record()).collect();
+        let records: Vec<Record<'_>> = messages.iter().map(|message| message.record()).collect();
         let result = self.live().topics[topic].append_batch(records);
         let unknown = match &result {
             Ok(receipt) => {
