@@ -160,19 +160,20 @@ impl Topic {
         let (shared, id) = (self.shared(), self.runtime.id);
         let bytes = self.check(record)?;
         let now_ms = shared.commits.clock.wall_ms();
-        let offset_of = |receipt: &Receipt| Some(receipt.offset);
-        let acknowledged = acknowledged(&shared.commits, self.ack);
-        shared.commits.commit((Class::Append, self.ack), bytes, offset_of, |enlisting| {
-            self.check_there()?;
-            let mut next = enlisting.state.topic(id).map_or(0, |topic| topic.next);
-            if mutant::on(Mutant::ConditionOnVisible) {
-                next = self.offsets().end.0;
-            }
-            check(next)?;
-            let position = enlisting.position();
-            let offset = enlisting.message(id, record.timestamp_ms(now_ms), &record.content());
-            Ok(Receipt { offset: Offset(offset), position, acknowledged })
-        })
+        let mut receipt = Receipt::of(acknowledged(&shared.commits, self.ack));
+        let offset_of = |offset: &Offset| Some(*offset);
+        receipt.offset =
+            shared.commits.commit((Class::Append, self.ack), bytes, offset_of, |enlisting| {
+                self.check_there()?;
+                let mut next = enlisting.state.topic(id).map_or(0, |topic| topic.next);
+                if mutant::on(Mutant::ConditionOnVisible) {
+                    next = self.offsets().end.0;
+                }
+                check(next)?;
+                receipt.position = enlisting.position();
+                Ok(Offset(enlisting.message(id, record.timestamp_ms(now_ms), &record.content())))
+            })?;
+        Ok(receipt)
     }
 
     /// Appends a record without waiting; the handle that is returned resolves when it is safe.

@@ -132,7 +132,8 @@ impl Commits {
                 drop(writer);
                 ticket.set_done_at(done_at);
                 self.resolve(&ticket, &Ok(()));
-                self.announce(seen);
+                // In the memory that they came in, the next ones come.
+                gather.touched = self.announce(seen);
                 *written = Some(gather);
                 if let Some(replicas) = &self.replicas {
                     replicas.outlet.settle();
@@ -212,10 +213,10 @@ impl Commits {
         if has_work {
             self.work.notify();
         }
-        Counters::add(&self.counters.appended, gather.messages);
-        Counters::add(&self.counters.frames, gather.frames.len() as u64);
-        Counters::add(&self.counters.writes, 1);
-        Counters::add(&self.counters.bytes, bytes);
+        Counters::add_alone(&self.counters.appended, gather.messages);
+        Counters::add_alone(&self.counters.frames, gather.frames.len() as u64);
+        Counters::add_alone(&self.counters.writes, 1);
+        Counters::add_alone(&self.counters.bytes, bytes);
         self.sizes.add(bytes);
         index(&active, gather);
         let due = self.spare_due.load(Ordering::Acquire);

@@ -138,13 +138,18 @@ pub(crate) struct FrameStart {
 
 impl Gather {
     /// Begins anew at `start`, in the memory that is there.
-    fn renew(&mut self, start: Position, number: u64, ingested: bool, ticket: Arc<Ticket>) {
+    fn renew(&mut self, start: Position, number: u64, ingested: bool, ticket: Ticket) {
         let Self { bytes, frames, touched, points, .. } = self;
         bytes.clear();
         frames.clear();
         touched.clear();
         points.clear();
-        (self.start, self.number, self.ingested, self.ticket) = (start, number, ingested, ticket);
+        (self.start, self.number, self.ingested) = (start, number, ingested);
+        match Arc::get_mut(&mut self.ticket) {
+            Some(unused) => *unused = ticket,
+            // Somebody still has the last one.
+            None => self.ticket = Arc::new(ticket),
+        }
         (self.messages, self.calls) = (0, 0);
     }
 
@@ -372,7 +377,7 @@ impl Core {
         let ticket = Ticket::of(self.committer.clone());
         let ticket = if waits_for_replicas { ticket.and_replicated() } else { ticket };
         let mut gather = self.written.take().unwrap_or_default();
-        gather.renew(self.end, self.next_gather, ingested, Arc::new(ticket));
+        gather.renew(self.end, self.next_gather, ingested, ticket);
         // Most writes are about as large as the last one; growing to it would copy it twice.
         gather.bytes.reserve((HEADER_BYTES + bytes).max(self.likely_bytes));
         self.queue.push_back(gather);

@@ -142,14 +142,16 @@ impl Commits {
         self.announce(seen);
     }
 
-    /// Wakes and answers, under no lock.
-    pub(super) fn announce(&self, seen: Seen) {
-        for (topic, _) in seen.topics {
+    /// Wakes and answers, under no lock. Returns the list of topics, empty.
+    pub(super) fn announce(&self, seen: Seen) -> Vec<(Arc<TopicRuntime>, u64)> {
+        let Seen { mut topics, tickets } = seen;
+        for (topic, _) in topics.drain(..) {
             topic.wake();
         }
-        for (ticket, result) in seen.tickets {
+        for (ticket, result) in tickets {
             self.resolve_replicas(&ticket, &result);
         }
+        topics
     }
 
     /// Ends all waiting for replicas with an error.
