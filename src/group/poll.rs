@@ -13,7 +13,7 @@ use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
 use crate::pending::{Committer, Pending, Ticket};
 use crate::record::{Home, Message};
-use crate::segment::chunk::Shared;
+use crate::segment::chunk::Chunk;
 use crate::segment::cursor::{Found, Step, TopicCursor};
 use crate::state::lease::{Exhausted, Granted, Leases, NO_TOKEN, Plan};
 use crate::sync::atomic::Ordering;
@@ -306,8 +306,8 @@ impl Reading<'_> {
                 let is_found = self.take(granted, step(shared, cursor)?);
                 if is_found && self.lagged.is_none() {
                     let end = run.offsets.end.min(visible_end(shared));
-                    cursor.go_on_in_frame(end, |buffer, found| {
-                        self.take_message(run.of(offset), buffer, found);
+                    cursor.go_on_in_frame(end, |chunk, found| {
+                        self.take_message(run.of(offset), chunk, found);
                         offset += 1;
                     });
                 }
@@ -320,11 +320,11 @@ impl Reading<'_> {
     /// message was there.
     fn take(&mut self, granted: Granted, step: Step<'_>) -> bool {
         match step {
-            Step::Message(buffer, found) => {
-                if !self.home.as_ref().is_some_and(|home| home.is_in(buffer)) {
-                    self.home = Some(Home::of_group(buffer, &self.group.origin));
+            Step::Message(chunk, found) => {
+                if !self.home.as_ref().is_some_and(|home| home.is_in(chunk)) {
+                    self.home = Some(Home::of_group(chunk, &self.group.origin));
                 }
-                self.take_message(granted, buffer, found);
+                self.take_message(granted, chunk, found);
                 return true;
             }
             Step::Gone { to } => {
@@ -345,9 +345,9 @@ impl Reading<'_> {
         reason = "run for each message, of which most need little of this"
     )]
     #[inline(always)]
-    fn take_message(&mut self, granted: Granted, buffer: &Shared, found: Found) {
+    fn take_message(&mut self, granted: Granted, chunk: &Chunk, found: Found) {
         let Granted { offset, token, attempt } = granted;
-        if self.options.selects() && !self.options.wants(found.message.tag(buffer)) {
+        if self.options.selects() && !self.is_wanted(chunk, found) {
             let from = if mutant::on(Mutant::FilterMovesFloor) { 0 } else { offset };
             self.leases.settle_filtered(from..offset + 1);
             return;
@@ -360,6 +360,12 @@ impl Reading<'_> {
         assert!(deliveries.len() < deliveries.capacity(), "there is room for the whole plan");
         let message = Message::new(home, found);
         deliveries.push(Delivery { message, token, attempt });
+    }
+
+    /// By value: where a message is lent, it has to be in memory, and is put together there first.
+    #[inline(never)]
+    fn is_wanted(&self, chunk: &Chunk, found: Found) -> bool {
+        self.options.wants(found.message.parts.tag(&chunk.buffer))
     }
 }
 
@@ -385,9 +391,9 @@ fn bury_exhausted(
     }
     let mut cursor = TopicCursor::new(shared.topic.id, offset);
     let buried = match step(shared, &mut cursor) {
-        Ok(Step::Message(buffer, found)) => {
-            if runtime.options.wants(found.message.tag(buffer)) {
-                let home = Home::of_topic(buffer, &shared.topic.name);
+        Ok(Step::Message(chunk, found)) => {
+            if runtime.options.wants(found.message.parts.tag(&chunk.buffer)) {
+                let home = Home::of_topic(chunk, &shared.topic.name);
                 let message = Message::new(home, found);
                 shared.bury(runtime, &message, count, "out of attempts").map(Some)
             } else {
