@@ -222,6 +222,9 @@ impl Group {
             Ok(())
         })?;
         runtime.leases.seek(to.0);
+        if let Some(reserve) = runtime.leases.wants_reserve_after_seek(commits.clock.now()) {
+            self.shared.log_reserve(&mut runtime, reserve);
+        }
         self.shared.note_floor(&runtime);
         runtime.lagged = None;
         drop(runtime);

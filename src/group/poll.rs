@@ -169,7 +169,12 @@ fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
     let is_eased = group.changed_since(&mut runtime, before);
     let mut begun = Begun { group: Arc::clone(group), plan: Some(plan), ticket: None };
     let log = begun.plan.as_ref().and_then(|plan| plan.log.clone());
-    if let Some(progress) = log {
+    if let (Some(plan), Some((reserve, ticket))) = (&begun.plan, &runtime.reserve)
+        && plan.needs_only(*reserve)
+    {
+        // It is on its way already.
+        begun.ticket = Some(Arc::clone(ticket));
+    } else if let Some(progress) = log {
         let bytes = progress_bytes(&progress);
         let enlisted = commits.enlist(Class::Progress, bytes, |enlisting| {
             enlisting.progress(group.id, progress);
@@ -186,17 +191,8 @@ fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
     } else if runtime.reserve.is_none()
         && let Some(reserve) = runtime.leases.wants_reserve()
     {
-        let progress = reserve.to_progress();
-        let bytes = progress_bytes(&progress);
-        let enlisted = commits.enlist(Class::Progress, bytes, |enlisting| {
-            enlisting.progress(group.id, progress);
-            Ok(())
-        });
-        // If it cannot be logged now, a later plan logs it and says why it cannot.
-        if let Ok(((), ticket)) = enlisted {
-            runtime.reserve = Some((reserve, ticket));
-            commits.hurry();
-        }
+        group.log_reserve(&mut runtime, reserve);
+        commits.hurry();
     }
     drop(runtime);
     if is_eased {

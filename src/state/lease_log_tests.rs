@@ -171,8 +171,8 @@ fn the_largest_reserve_is_raised_once_a_quarter_is_used() {
     assert_eq!(raised, Some(next + 16_384));
 }
 
-#[test]
-fn the_reserve_grows_with_use_and_shrinks_when_caught_up() {
+/// A group that has consumed 5000 messages so fast that it reserves 512 ahead.
+fn fast() -> Leases {
     let mut leases = fresh_with(Limits { in_flight_max: 1000, ..limits() });
     for (end, ahead) in [(1000, 16), (2000, 32), (3000, 64), (4000, 128), (5000, 256)] {
         let plan = leases.plan(at(0), 1000, end);
@@ -180,9 +180,45 @@ fn the_reserve_grows_with_use_and_shrinks_when_caught_up() {
         leases.plan_logged(&plan);
         leases.ack_through(end - 1);
     }
-    assert!(leases.plan(at(0), 1, 5000).is_empty());
-    leases.ack_through(6999);
-    assert_eq!(leases.plan(at(0), 1, 9000).log.unwrap().delivered, 7001 + 16);
+    leases
+}
+
+#[test]
+fn the_reserve_grows_with_use_and_is_of_what_is_there_once_it_was_caught_up() {
+    let check = |end: u64, now: Now, ahead: u64| {
+        let mut leases = fast();
+        assert!(leases.plan(at(0), 1, 5000).is_empty());
+        leases.ack_through(6999);
+        let plan = leases.plan(now, 1, end);
+        assert_eq!(plan.log.unwrap().delivered, 7001 + ahead, "of {end} messages");
+    };
+    check(9000, at(0), 512);
+    check(7101, at(0), 100);
+    check(7001, at(0), 16);
+    // It was fast a second ago; that says nothing of now.
+    check(9000, at(1), 16);
+}
+
+#[test]
+fn a_group_that_is_moved_reserves_at_once_what_it_will_want() {
+    let check = |to: u64, now: Now, reserved: Option<u64>| {
+        let mut leases = fast();
+        leases.seek(to);
+        let reserve = leases.wants_reserve_after_seek(now);
+        assert_eq!(reserve.map(|reserve| reserve.to_progress().delivered), reserved, "to {to}");
+        (leases, reserve)
+    };
+    check(4900, at(0), Some(5000));
+    check(4990, at(0), None);
+    check(5000, at(0), None);
+    check(0, at(1), None);
+    let (mut leases, reserve) = check(0, at(0), Some(512));
+    let reserve = reserve.unwrap();
+    let waiting = leases.clone().plan(at(0), 1, 5000);
+    assert!(waiting.needs_only(reserve), "it is not durable yet");
+    leases.reserve_logged(reserve);
+    assert_eq!(leases.plan(at(0), 300, 5000).log, None);
+    assert!(leases.wants_reserve().is_some());
 }
 
 #[test]

@@ -182,6 +182,10 @@ impl World {
                 let to = to.min(self.end);
                 self.leases.seek(to);
                 self.log.push(Entry::Seek(to));
+                if let Some(reserve) = self.leases.wants_reserve_after_seek(self.now) {
+                    self.log.push(Entry::Progress(reserve.to_progress()));
+                    self.leases.reserve_logged(reserve);
+                }
                 self.durable = self.log.len();
                 self.seen.clear();
                 self.settled = (0..to).collect();

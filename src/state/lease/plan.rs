@@ -94,6 +94,11 @@ impl Plan {
         self.redeliveries.len() + length(&self.fresh.offsets)
     }
 
+    /// Whether all that must be durable first is this reserve.
+    pub(crate) fn needs_only(&self, reserve: Reserve) -> bool {
+        self.reserve == Some(reserve) && self.redeliveries.is_empty()
+    }
+
     /// Whether there is neither anything to hand out nor to dead-letter.
     pub(crate) fn is_empty(&self) -> bool {
         self.redeliveries.is_empty() && self.fresh.offsets.is_empty() && self.exhausted.is_empty()
@@ -111,10 +116,13 @@ pub(super) struct Reserves {
     ahead: u64,
     last_ahead: u64,
     ahead_max: u64,
-    /// The time of the last plan, and of the last raise.
+    /// How far it ran when the group was last caught up or moved.
+    learned: u64,
+    /// The time of the last plan and up to where messages were there, and the time of the last raise.
     now: Duration,
+    visible_end: u64,
     raised_at: Duration,
-    /// Whether a plan has asked yet: an idle group reserves nothing.
+    /// Whether one was asked for yet: an idle group reserves nothing.
     in_use: bool,
     /// Distinguishes reserves from before a seek, which the log has forgotten.
     generation: u64,
@@ -131,7 +139,9 @@ impl Reserves {
             ahead: AHEAD_MIN.min(ahead_max),
             last_ahead: 0,
             ahead_max,
+            learned: 0,
             now: Duration::ZERO,
+            visible_end: 0,
             raised_at: Duration::ZERO,
             in_use: false,
             generation: 0,
@@ -150,7 +160,6 @@ impl Reserves {
         if next <= self.durable || mutant::on(Mutant::ReserveNotLogged) {
             return None;
         }
-        self.in_use = true;
         // A reserve that is on its way is asked for again rather than raised: the poll that
         // asked first may still fail to log it.
         Some(if next <= self.asked { self.current() } else { self.raise(next) })
@@ -160,20 +169,33 @@ impl Reserves {
     /// reserved is a suspect after a crash, and then delivered alone.
     fn raise(&mut self, next: u64) -> Reserve {
         let lasted = self.now.saturating_sub(self.raised_at);
-        self.raised_at = self.now;
-        if lasted > 10 * AHEAD_TIME {
+        if !self.is_at_speed() {
             self.ahead = (self.ahead / 2).max(AHEAD_MIN).min(self.ahead_max);
+            self.learned = 0;
         }
-        self.asked = next.saturating_add(self.ahead);
-        self.last_ahead = self.ahead;
+        (self.raised_at, self.in_use) = (self.now, true);
+        self.last_ahead = self.ahead.max(self.learned_of_what_is_there(next));
+        self.asked = next.saturating_add(self.last_ahead);
         if lasted < AHEAD_TIME {
             self.ahead = (self.ahead * 2).min(self.ahead_max);
         }
         self.current()
     }
 
+    /// What is there already will be wanted as fast as what was there before; nothing is known of what
+    /// is still to come.
+    fn learned_of_what_is_there(&self, next: u64) -> u64 {
+        self.learned.min(self.visible_end.saturating_sub(next))
+    }
+
+    /// Whether the last reserve was raised so lately that the consumer's speed is known.
+    fn is_at_speed(&self) -> bool {
+        self.now.saturating_sub(self.raised_at) <= 10 * AHEAD_TIME
+    }
+
     /// The group is caught up: what is reserved in vain, a crash delivers as suspects.
     fn slow_down(&mut self) {
+        self.learned = self.learned.max(self.ahead);
         self.ahead = AHEAD_MIN.min(self.ahead_max);
         self.last_ahead = self.ahead;
     }
@@ -191,7 +213,7 @@ impl Leases {
     /// [`Self::plan_logged`], or [`Self::plan_failed`] if it could not be logged.
     pub(crate) fn plan(&mut self, now: Now, max: usize, visible_end: u64) -> Plan {
         self.expire(now);
-        self.reserves.now = now.monotonic;
+        (self.reserves.now, self.reserves.visible_end) = (now.monotonic, visible_end);
         let mut plan = Plan { planned_at: now.monotonic, ..Plan::default() };
         if self.suspect_leased.is_some() {
             return plan;
@@ -272,6 +294,16 @@ impl Leases {
         let kept = if is_largest { AHEAD_MAX / 4 * 3 } else { reserves.last_ahead / 2 };
         let low = remaining < kept && reserves.asked < u64::MAX;
         (reserves.in_use && low).then(|| reserves.raise(self.next))
+    }
+
+    /// The reserve that a consumer will want which was as fast just before the group was moved: to be
+    /// logged with the move.
+    pub(crate) fn wants_reserve_after_seek(&mut self, now: Now) -> Option<Reserve> {
+        let reserves = &mut self.reserves;
+        reserves.now = now.monotonic;
+        let learned = reserves.learned_of_what_is_there(self.next);
+        let is_wanted = learned > AHEAD_MIN && reserves.is_at_speed();
+        is_wanted.then(|| reserves.raise(self.next))
     }
 
     /// `reserve` is durable: offsets below it may be delivered without waiting for the log.
