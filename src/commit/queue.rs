@@ -171,7 +171,6 @@ pub(crate) struct Core {
     pub(crate) urgent: bool,
     /// A new segment is being put in place: nothing may be queued.
     pub(crate) rolling: bool,
-    pub(crate) closed: bool,
     /// This log does not lead: only frames of the leader of that epoch may be queued.
     pub(crate) fenced: Option<Epoch>,
     /// What the next frame of a leader must continue; unknown before the first one comes.
@@ -212,7 +211,6 @@ impl Core {
             left: 0,
             urgent: false,
             rolling: false,
-            closed: false,
             fenced: None,
             ingested: None,
             is_replicated: false,

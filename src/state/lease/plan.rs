@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::runs::length;
 use super::{AHEAD_MAX, AHEAD_MIN, AHEAD_TIME, Due, Hold, Leases, NO_TOKEN, Unsettled};
-use crate::clock::Now;
 use crate::format::entry::{Attempt, Progress};
 use crate::mutant::{self, Mutant};
 
@@ -211,10 +210,10 @@ impl Leases {
     ///
     /// If the plan has a `log`, it must be durable before a message is handed out. Then call
     /// [`Self::plan_logged`], or [`Self::plan_failed`] if it could not be logged.
-    pub(crate) fn plan(&mut self, now: Now, max: usize, visible_end: u64) -> Plan {
+    pub(crate) fn plan(&mut self, now: Duration, max: usize, visible_end: u64) -> Plan {
         self.expire(now);
-        (self.reserves.now, self.reserves.visible_end) = (now.monotonic, visible_end);
-        let mut plan = Plan { planned_at: now.monotonic, ..Plan::default() };
+        (self.reserves.now, self.reserves.visible_end) = (now, visible_end);
+        let mut plan = Plan { planned_at: now, ..Plan::default() };
         if self.suspect_leased.is_some() {
             return plan;
         }
@@ -250,19 +249,14 @@ impl Leases {
     }
 
     /// Lets the leases of `plan` begin now: how long the poll waited for the log is not taken from
-    /// its consumer's time.
-    pub(crate) fn hand_out(&mut self, plan: &Plan, now: Now) {
-        let begun = now.monotonic.saturating_add(self.limits.lease);
+    /// its consumer's time. Returns what of the first deliveries is leased to it still.
+    pub(crate) fn hand_out(&mut self, plan: &Plan, now: Duration) -> Vec<FreshRun> {
+        let begun = now.saturating_add(self.limits.lease);
         for &Granted { offset, token, .. } in &plan.redeliveries {
             let alone = FreshRun { offsets: offset..offset + 1, first_token: token };
             self.unsettled.extend_held_of(&alone, begun);
         }
-        self.unsettled.extend_held_of(&plan.fresh, begun);
-    }
-
-    /// What of the first deliveries of `plan` is leased to it still.
-    pub(crate) fn held_of(&self, plan: &Plan) -> Vec<FreshRun> {
-        self.unsettled.held_of(&plan.fresh)
+        self.unsettled.extend_held_of(&plan.fresh, begun)
     }
 
     /// The log of `plan` did not become durable: ends its leases as if they had not been.
@@ -298,9 +292,9 @@ impl Leases {
 
     /// The reserve that a consumer will want which was as fast just before the group was moved: to be
     /// logged with the move.
-    pub(crate) fn wants_reserve_after_seek(&mut self, now: Now) -> Option<Reserve> {
+    pub(crate) fn wants_reserve_after_seek(&mut self, now: Duration) -> Option<Reserve> {
         let reserves = &mut self.reserves;
-        reserves.now = now.monotonic;
+        reserves.now = now;
         let learned = reserves.learned_of_what_is_there(self.next);
         let is_wanted = learned > AHEAD_MIN && reserves.is_at_speed();
         is_wanted.then(|| reserves.raise(self.next))
@@ -334,11 +328,11 @@ impl Leases {
         }
     }
 
-    fn next_due(&self, now: Now) -> Option<u64> {
-        self.due.first().filter(|&&(due, _)| due <= now.monotonic).map(|&(_, offset)| offset)
+    fn next_due(&self, now: Duration) -> Option<u64> {
+        self.due.first().filter(|&&(due, _)| due <= now).map(|&(_, offset)| offset)
     }
 
-    fn lease_again(&mut self, offset: u64, now: Now, plan: &mut Plan) {
+    fn lease_again(&mut self, offset: u64, now: Duration, plan: &mut Plan) {
         let token = self.take_tokens(1);
         let until = self.lease_until(now);
         let mut entry = self.unsettled.get(offset).expect("what is due is unsettled");
@@ -367,7 +361,7 @@ impl Leases {
         plan.redeliveries.push(Granted { offset, token, attempt });
     }
 
-    fn lease_fresh(&mut self, max: usize, visible_end: u64, now: Now) -> FreshRun {
+    fn lease_fresh(&mut self, max: usize, visible_end: u64, now: Duration) -> FreshRun {
         let offsets = self.fresh_range(max, visible_end);
         if offsets.is_empty() {
             return FreshRun::default();
@@ -388,8 +382,8 @@ impl Leases {
         first
     }
 
-    fn lease_until(&mut self, now: Now) -> Duration {
-        let until = now.monotonic.saturating_add(self.limits.lease);
+    fn lease_until(&mut self, now: Duration) -> Duration {
+        let until = now.saturating_add(self.limits.lease);
         self.earliest_until = self.earliest_until.min(until);
         until
     }
