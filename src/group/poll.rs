@@ -70,7 +70,7 @@ pub(super) fn poll(group: &Group, max: usize, timeout: Duration) -> Result<Vec<D
             begun.now = clock.monotonic();
         }
         let found_work = begun.found_work();
-        let (deliveries, letter) = finish(group, begun)?;
+        let (deliveries, letter) = finish(group, &mut begun)?;
         if let Some(letter) = letter {
             group.shared.wait(&letter)?;
         }
@@ -106,7 +106,7 @@ pub(super) async fn next(group: &Group) -> Result<Delivery> {
             begun.now = commits.clock.monotonic();
         }
         let found_work = begun.found_work();
-        let (mut deliveries, letter) = finish(group, begun)?;
+        let (mut deliveries, letter) = finish(group, &mut begun)?;
         if let Some(letter) = letter {
             let log: Arc<dyn Committer> = Arc::clone(commits) as _;
             Pending::queued((), None, letter, Ack::Replicated, log).await?;
@@ -173,7 +173,7 @@ fn begin(group: &GroupShared, max: usize) -> Result<Begun<'_>> {
     // Planning ends the leases whose time is over, and may leave some of that room to others.
     let is_eased = group.changed_since(&mut runtime, before);
     let mut begun = Begun { group, plan: Some(plan), ticket: None, now };
-    let log = begun.plan.as_ref().and_then(|plan| plan.log.clone());
+    let log = begun.plan.as_ref().and_then(Plan::log);
     if let (Some(plan), Some((reserve, ticket))) = (&begun.plan, &runtime.reserve)
         && plan.needs_only(*reserve)
     {
@@ -210,7 +210,7 @@ fn begin(group: &GroupShared, max: usize) -> Result<Begun<'_>> {
 ///
 /// The ticket is that of the last dead letter, where there are any: who sees the group done must
 /// find them in their topic.
-fn finish(group: &Group, mut begun: Begun<'_>) -> Result<(Vec<Delivery>, Option<Arc<Ticket>>)> {
+fn finish(group: &Group, begun: &mut Begun<'_>) -> Result<(Vec<Delivery>, Option<Arc<Ticket>>)> {
     // The directory may be another opener's by now, and its files may be gone.
     group.topic.shared().check_readable()?;
     let Some(plan) = &begun.plan else { return Ok((Vec::new(), None)) };

@@ -9,7 +9,7 @@ fn a_retry_time_survives_a_restart() {
     let mut leases = fresh();
     let plan = leases.plan(secs(0), 1, 1);
     let mut progress = GroupProgress::starting_at(0);
-    progress.apply(plan.log.as_ref().unwrap());
+    progress.apply(&plan.log().unwrap());
     let token = plan.granted().next().unwrap().token;
     leases.retry(0, token, Some(Duration::from_secs(50)), at(1)).unwrap();
     progress.apply(&leases.take_delta().unwrap());
@@ -37,7 +37,7 @@ fn a_redelivery_logs_its_attempt_and_supersedes_the_delta() {
     leases.retry(0, token, Some(Duration::ZERO), at(0)).unwrap();
     assert!(leases.is_dirty());
     let plan = leases.plan(secs(0), 1, 1);
-    assert_eq!(plan.log, Some(Progress { attempts: list(&[(0, 2, 0)]), ..Progress::default() }));
+    assert_eq!(plan.log(), Some(Progress { attempts: list(&[(0, 2, 0)]), ..Progress::default() }));
     assert!(!leases.is_dirty());
 }
 
@@ -64,7 +64,7 @@ fn a_delivery_after_a_failed_plan_reserves_its_offset() {
     let plan = leases.plan(secs(0), 1, 1);
     leases.plan_failed(&plan);
     let mut progress = GroupProgress::starting_at(0);
-    progress.apply(&leases.plan(secs(0), 1, 1).log.unwrap());
+    progress.apply(&leases.plan(secs(0), 1, 1).log().unwrap());
     let mut leases = Leases::recover(&progress, 1, true, limits(), at(0));
     assert_eq!(take(&mut leases, at(0), 1, 1), [(0, 2)]);
 }
@@ -83,7 +83,7 @@ fn a_clean_reopening_has_no_suspects_and_exact_counts() {
     let mut leases = fresh();
     let mut progress = GroupProgress::starting_at(0);
     let plan = leases.plan(secs(0), 4, 9);
-    progress.apply(plan.log.as_ref().unwrap());
+    progress.apply(&plan.log().unwrap());
     let tokens: Vec<_> = plan.granted().map(|granted| granted.token).collect();
     leases.ack(0, tokens[0]).unwrap();
     leases.release(1, tokens[1], at(0)).unwrap();
@@ -98,18 +98,18 @@ fn a_clean_reopening_has_no_suspects_and_exact_counts() {
 fn a_first_delivery_waits_for_the_log_only_when_the_reserve_is_used_up() {
     let mut leases = fresh();
     let plan = leases.plan(secs(0), 1, 999);
-    assert_eq!(plan.log.as_ref().unwrap().delivered, 17);
+    assert_eq!(plan.log().unwrap().delivered, 17);
     leases.plan_logged(&plan);
-    assert_eq!(leases.plan(secs(0), 16, 999).log, None);
+    assert_eq!(leases.plan(secs(0), 16, 999).log(), None);
     let plan = leases.plan(secs(0), 1, 999);
-    assert_eq!(plan.log.as_ref().unwrap().delivered, 18 + 32);
+    assert_eq!(plan.log().unwrap().delivered, 18 + 32);
 }
 
 #[test]
 fn nothing_is_reserved_ahead_where_one_attempt_is_all() {
     let mut leases = fresh_with(Limits { attempts_max: 1, ..limits() });
     let plan = leases.plan(secs(0), 2, 999);
-    assert_eq!(plan.log.as_ref().unwrap().delivered, 2);
+    assert_eq!(plan.log().unwrap().delivered, 2);
     leases.plan_logged(&plan);
     assert!(leases.wants_reserve().is_none());
 }
@@ -119,9 +119,9 @@ fn a_reserve_that_is_not_durable_yet_makes_other_polls_wait() {
     let mut leases = fresh();
     let first = leases.plan(secs(0), 1, 999);
     let second = leases.plan(secs(0), 1, 999);
-    assert_eq!(second.log, first.log);
+    assert_eq!(second.log(), first.log());
     leases.plan_logged(&second);
-    assert_eq!(leases.plan(secs(0), 1, 999).log, None);
+    assert_eq!(leases.plan(secs(0), 1, 999).log(), None);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_reserve_from_before_a_seek_covers_nothing() {
     let plan = leases.plan(secs(0), 50, 999);
     leases.seek(0);
     leases.plan_logged(&plan);
-    assert!(leases.plan(secs(0), 1, 999).log.is_some());
+    assert!(leases.plan(secs(0), 1, 999).log().is_some());
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn the_reserve_is_raised_in_the_background_once_half_is_used() {
     assert!(leases.wants_reserve().is_none());
     leases.reserve_logged(reserve);
     leases.ack_through(9);
-    assert_eq!(leases.plan(secs(0), 30, 999).log, None);
+    assert_eq!(leases.plan(secs(0), 30, 999).log(), None);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn fast() -> Leases {
     let mut leases = fresh_with(Limits { in_flight_max: 1000, ..limits() });
     for (end, ahead) in [(1000, 16), (2000, 32), (3000, 64), (4000, 128), (5000, 256)] {
         let plan = leases.plan(secs(0), 1000, end);
-        assert_eq!(plan.log.as_ref().unwrap().delivered, end + ahead);
+        assert_eq!(plan.log().unwrap().delivered, end + ahead);
         leases.plan_logged(&plan);
         leases.ack_through(end - 1);
     }
@@ -190,7 +190,7 @@ fn the_reserve_grows_with_use_and_is_of_what_is_there_once_it_was_caught_up() {
         assert!(leases.plan(secs(0), 1, 5000).is_empty());
         leases.ack_through(6999);
         let plan = leases.plan(now.monotonic, 1, end);
-        assert_eq!(plan.log.unwrap().delivered, 7001 + ahead, "of {end} messages");
+        assert_eq!(plan.log().unwrap().delivered, 7001 + ahead, "of {end} messages");
     };
     check(9000, at(0), 512);
     check(7101, at(0), 100);
@@ -217,7 +217,7 @@ fn a_group_that_is_moved_reserves_at_once_what_it_will_want() {
     let waiting = leases.clone().plan(secs(0), 1, 5000);
     assert!(waiting.needs_only(reserve), "it is not durable yet");
     leases.reserve_logged(reserve);
-    assert_eq!(leases.plan(secs(0), 300, 5000).log, None);
+    assert_eq!(leases.plan(secs(0), 300, 5000).log(), None);
     assert!(leases.wants_reserve().is_some());
 }
 
@@ -226,7 +226,7 @@ fn a_slow_consumer_reserves_little() {
     let mut leases = fresh_with(Limits { in_flight_max: 1000, ..limits() });
     for (time, end, ahead) in [(0, 1000, 16), (0, 2000, 32), (1, 3000, 32), (2, 4000, 16)] {
         let plan = leases.plan(secs(time), 1000, end);
-        assert_eq!(plan.log.as_ref().unwrap().delivered, end + ahead);
+        assert_eq!(plan.log().unwrap().delivered, end + ahead);
         leases.plan_logged(&plan);
         leases.ack_through(end - 1);
     }

@@ -213,9 +213,9 @@ impl World {
         if !plan.fresh.offsets.is_empty() {
             assert!(self.leases.unsettled_len() <= self.limits.unsettled_max);
         }
-        if let Some(log) = &plan.log {
+        if let Some(log) = plan.log() {
             if !fails || lands {
-                self.log.push(Entry::Progress(log.clone()));
+                self.log.push(Entry::Progress(log));
             }
             if fails {
                 self.leases.plan_failed(&plan);

@@ -223,7 +223,7 @@ fn a_message_out_of_attempts_is_exhausted_instead_of_delivered() {
     }
     let plan = leases.plan(secs(90), 1, 1);
     assert_eq!(plan.granted().count(), 0);
-    assert_eq!(plan.log, None);
+    assert_eq!(plan.log(), None);
     let Exhausted { offset, token, count } = plan.exhausted[0];
     assert_eq!((offset, count), (0, 3));
     assert!(leases.plan(secs(91), 1, 1).is_empty());

@@ -76,8 +76,6 @@ pub(crate) struct Plan {
     /// Not for consumers: to be dead-lettered, then [`Leases::settle_exhausted`], or
     /// [`Leases::unbury`] if that fails. They need no entry in the log first.
     pub(crate) exhausted: Vec<Exhausted>,
-    /// What must be durable before a message of the plan is handed out.
-    pub(crate) log: Option<Progress>,
     reserve: Option<Reserve>,
     planned_at: Duration,
 }
@@ -91,6 +89,21 @@ impl Plan {
     /// How many there are of these.
     pub(crate) fn granted_len(&self) -> usize {
         self.redeliveries.len() + length(&self.fresh.offsets)
+    }
+
+    /// What must be durable before a message of the plan is handed out.
+    pub(crate) fn log(&self) -> Option<Progress> {
+        if self.redeliveries.is_empty() && self.reserve.is_none() {
+            return None;
+        }
+        let attempts = self
+            .redeliveries
+            .iter()
+            .filter(|_| !mutant::on(Mutant::AttemptNotLogged))
+            .map(|granted| Attempt { offset: granted.offset, count: granted.attempt, due_ms: 0 })
+            .collect();
+        let delivered = self.reserve.map_or(0, |reserve| reserve.delivered);
+        Some(Progress { delivered, attempts, ..Progress::default() })
     }
 
     /// Whether all that must be durable first is this reserve.
@@ -237,7 +250,6 @@ impl Leases {
         if plan.is_empty() && room > 0 && self.next >= visible_end {
             self.reserves.slow_down();
         }
-        plan.log = log_of(&plan);
         plan
     }
 
@@ -387,18 +399,4 @@ impl Leases {
         self.earliest_until = self.earliest_until.min(until);
         until
     }
-}
-
-fn log_of(plan: &Plan) -> Option<Progress> {
-    if plan.redeliveries.is_empty() && plan.reserve.is_none() {
-        return None;
-    }
-    let attempts = plan
-        .redeliveries
-        .iter()
-        .filter(|_| !mutant::on(Mutant::AttemptNotLogged))
-        .map(|granted| Attempt { offset: granted.offset, count: granted.attempt, due_ms: 0 })
-        .collect();
-    let delivered = plan.reserve.map_or(0, |reserve| reserve.delivered);
-    Some(Progress { delivered, attempts, ..Progress::default() })
 }
