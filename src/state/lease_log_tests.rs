@@ -200,6 +200,23 @@ fn the_reserve_grows_with_use_and_is_of_what_is_there_once_it_was_caught_up() {
 }
 
 #[test]
+fn a_reserve_of_all_that_is_there_is_logged_once() {
+    let mut leases = fast();
+    assert!(leases.plan(secs(0), 1, 5000).is_empty());
+    leases.ack_through(6999);
+    let plan = leases.plan(secs(0), 1, 7400);
+    assert_eq!(plan.log().unwrap().delivered, 7400);
+    leases.plan_logged(&plan);
+    for _ in 0..10 {
+        assert!(leases.plan(secs(0), 30, 7400).log().is_none());
+        assert!(leases.wants_reserve().is_none());
+    }
+    take(&mut leases, at(0), 80, 7400);
+    // What comes next is unknown, so little is reserved of it.
+    assert_eq!(leases.wants_reserve().unwrap().to_progress().delivered, 7381 + 32);
+}
+
+#[test]
 fn a_group_that_is_moved_reserves_at_once_what_it_will_want() {
     let check = |to: u64, now: Now, reserved: Option<u64>| {
         let mut leases = fast();

@@ -186,12 +186,17 @@ impl Reserves {
             self.learned = 0;
         }
         (self.raised_at, self.in_use) = (self.now, true);
-        self.last_ahead = self.ahead.max(self.learned_of_what_is_there(next));
-        self.asked = next.saturating_add(self.last_ahead);
+        self.asked = self.reach(next);
+        self.last_ahead = self.asked - next;
         if lasted < AHEAD_TIME {
             self.ahead = (self.ahead * 2).min(self.ahead_max);
         }
         self.current()
+    }
+
+    /// Up to where a reserve goes that is raised now.
+    fn reach(&self, next: u64) -> u64 {
+        next.saturating_add(self.ahead.max(self.learned_of_what_is_there(next)))
     }
 
     /// What is there already will be wanted as fast as what was there before; nothing is known of what
@@ -298,7 +303,8 @@ impl Leases {
         // Half of the largest one may be used up while the next raise is synced.
         let is_largest = reserves.last_ahead == AHEAD_MAX;
         let kept = if is_largest { AHEAD_MAX / 4 * 3 } else { reserves.last_ahead / 2 };
-        let low = remaining < kept && reserves.asked < u64::MAX;
+        // Where all that is there is reserved, the same would be logged again and again.
+        let low = remaining < kept && reserves.asked < reserves.reach(self.next);
         (reserves.in_use && low).then(|| reserves.raise(self.next))
     }
 
