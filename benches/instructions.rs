@@ -40,16 +40,16 @@ use callgrind::Counts;
 /// lowers its bound with the same commit; one that is printed as loose no longer finds that a fifth
 /// is added.
 const ROWS: [Row; 10] = [
-    row("append, synced", 5_340, workloads::append_synced),
-    row("append, never synced", 5_250, workloads::append_never),
+    row("append, synced", 4_560, workloads::append_synced),
+    row("append, never synced", 4_480, workloads::append_never),
     row("submit, 128 in flight, synced", 1_430, workloads::submit_synced),
     row("submit, 128 in flight, never synced", 1_430, workloads::submit_never),
     row("append_batch of 100, per record", 1_070, workloads::append_batch),
     row("poll 100, just written, per message", 210, workloads::poll_written),
     row("poll 100, per message", 270, workloads::poll_hundreds),
-    row("poll 1", 4_450, workloads::poll_single),
-    row("ack", 910, workloads::ack),
-    row("append, poll 100, ack, commit", 8_230, workloads::cycle),
+    row("poll 1", 3_560, workloads::poll_single),
+    row("ack", 630, workloads::ack),
+    row("append, poll 100, ack, commit", 6_410, workloads::cycle),
 ];
 
 /// The two numbers of operations. Few enough that no workload rolls to another segment in between,

@@ -9,10 +9,11 @@ use std::time::SystemTime;
 
 use crate::clock::{from_wall_ms, to_wall_ms};
 use crate::error::{Error, Result};
-use crate::format::entry::{self, Content, FIELD_BYTES_MAX, HEADERS_MAX, HeaderPair};
+use crate::format::ALIGNMENT;
+use crate::format::entry::{self, Content, FIELD_BYTES_MAX, HEADERS_MAX, HeaderPair, Parts};
 use crate::group::delivery::Origin;
 use crate::offset::{Offset, Position};
-use crate::segment::chunk::Shared;
+use crate::segment::chunk::{Chunk, Shared, usize_of};
 use crate::segment::cursor::Found;
 use crate::sync::OnceLock;
 
@@ -153,9 +154,14 @@ impl From<String> for Record<'_> {
 /// A message that was read. It shares the memory that it lies in with its neighbours; cloning it
 /// copies no payload.
 pub struct Message {
-    home: Arc<Home>,
-    parts: entry::Message,
-    position: Position,
+    /// There always is one. Without the `Option` the compiler would keep in the reference whether there
+    /// is a message at all where there may be none, such as in what an iterator returns, and then move
+    /// one in odd pieces, which the processor has to put together.
+    home: Option<Arc<Home>>,
+    offset: u64,
+    parts: Parts,
+    /// Where its frame begins, in units of [`ALIGNMENT`] from the home's start.
+    frame: u32,
 }
 
 /// What messages share that were read together: one count of its holders for all of it, as there
@@ -163,6 +169,8 @@ pub struct Message {
 #[derive(Debug)]
 pub(crate) struct Home {
     buffer: Shared,
+    /// The position of the chunk, in which no frame begins before.
+    start: Position,
     of: Of,
     /// The home of those that are kept beyond their delivery.
     kept: OnceLock<Arc<Home>>,
@@ -178,22 +186,22 @@ enum Of {
 
 impl Home {
     /// A home of messages of the topic of this name that were read.
-    pub(crate) fn of_topic(buffer: &Shared, topic: &Arc<str>) -> Arc<Self> {
-        Self::new(buffer, Of::Topic(Arc::clone(topic)))
+    pub(crate) fn of_topic(chunk: &Chunk, topic: &Arc<str>) -> Arc<Self> {
+        Self::new(&chunk.buffer, chunk.start, Of::Topic(Arc::clone(topic)))
     }
 
     /// A home of messages that are delivered.
-    pub(crate) fn of_group(buffer: &Shared, origin: &Arc<Origin>) -> Arc<Self> {
-        Self::new(buffer, Of::Group(Arc::clone(origin)))
+    pub(crate) fn of_group(chunk: &Chunk, origin: &Arc<Origin>) -> Arc<Self> {
+        Self::new(&chunk.buffer, chunk.start, Of::Group(Arc::clone(origin)))
     }
 
-    fn new(buffer: &Shared, of: Of) -> Arc<Self> {
-        Arc::new(Self { buffer: buffer.clone(), of, kept: OnceLock::new() })
+    fn new(buffer: &Shared, start: Position, of: Of) -> Arc<Self> {
+        Arc::new(Self { buffer: buffer.clone(), start, of, kept: OnceLock::new() })
     }
 
     /// Whether it is in this memory that its messages lie.
-    pub(crate) fn is_in(&self, buffer: &Shared) -> bool {
-        self.buffer.is_same(buffer)
+    pub(crate) fn is_in(&self, chunk: &Chunk) -> bool {
+        self.start == chunk.start && self.buffer.is_same(&chunk.buffer)
     }
 
     /// Who delivers its messages, where somebody does.
@@ -217,7 +225,8 @@ impl Home {
         match &self.of {
             Of::Topic(_) => Arc::clone(self),
             Of::Group(origin) => {
-                let kept = || Self::of_topic(&self.buffer, origin.topic());
+                let topic = || Of::Topic(Arc::clone(origin.topic()));
+                let kept = || Self::new(&self.buffer, self.start, topic());
                 Arc::clone(self.kept.get_or_init(kept))
             }
         }
@@ -230,7 +239,7 @@ impl RefUnwindSafe for Message {}
 
 impl Clone for Message {
     fn clone(&self) -> Self {
-        Self { home: self.home.kept(), ..*self }
+        Self { home: self.home.as_ref().map(Home::kept), ..*self }
     }
 }
 
@@ -238,27 +247,29 @@ impl Message {
     /// A message in the memory of this home.
     #[inline]
     pub(crate) fn new(home: Arc<Home>, found: Found) -> Self {
-        Self { home, parts: found.message, position: found.at }
+        let entry::Message { offset, parts, .. } = found.message;
+        let bytes = usize_of(found.at.0 - home.start.0);
+        Self { frame: entry::place(bytes), home: Some(home), offset, parts }
     }
 
     /// The payload, without copying it.
     pub fn payload(&self) -> &[u8] {
-        self.parts.payload(&self.home.buffer)
+        self.parts.payload(&self.home().buffer)
     }
 
     /// The key, if the record had one.
     pub fn key(&self) -> Option<&[u8]> {
-        self.parts.key(&self.home.buffer)
+        self.parts.key(&self.home().buffer)
     }
 
     /// The tag, if the record had one.
     pub fn tag(&self) -> Option<&str> {
-        self.parts.tag(&self.home.buffer)
+        self.parts.tag(&self.home().buffer)
     }
 
     /// The headers in the order in which they were added.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.parts.headers(&self.home.buffer)
+        self.parts.headers(&self.home().buffer)
     }
 
     /// The value of the first header of this name.
@@ -268,27 +279,27 @@ impl Message {
 
     /// The name of the topic.
     pub fn topic(&self) -> &str {
-        self.home.topic()
+        self.home().topic()
     }
 
     /// The message's number within its topic: the same at every delivery, so that a consumer
     /// can tell what it has seen.
     pub fn offset(&self) -> Offset {
-        Offset(self.parts.offset)
+        Offset(self.offset)
     }
 
     /// Where in the log the write that carried the message begins.
     pub fn position(&self) -> Position {
-        self.position
+        self.home().start.plus(u64::from(self.frame) * ALIGNMENT as u64)
     }
 
     /// When the message was appended, or what the record said instead.
     pub fn timestamp(&self) -> SystemTime {
-        from_wall_ms(self.parts.timestamp_ms)
+        from_wall_ms(self.timestamp_ms())
     }
 
     pub(crate) fn timestamp_ms(&self) -> u64 {
-        self.parts.timestamp_ms
+        self.parts.timestamp_ms(&self.home().buffer)
     }
 
     pub(crate) fn header_pairs(&self) -> Vec<HeaderPair> {
@@ -297,7 +308,7 @@ impl Message {
 
     #[inline]
     pub(crate) fn home(&self) -> &Home {
-        &self.home
+        self.home.as_ref().expect("a message has a home")
     }
 }
 
@@ -305,7 +316,7 @@ impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
             .field("topic", &self.topic())
-            .field("offset", &self.parts.offset)
+            .field("offset", &self.offset)
             .field("key", &self.key().map(|key| key.escape_ascii().to_string()))
             .field("payload_bytes", &self.payload().len())
             .finish_non_exhaustive()

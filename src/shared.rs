@@ -101,7 +101,7 @@ impl Shared {
         }
         let ended = Ended(self);
         let result = self.close_log();
-        self.commits.core.lock().closed = true;
+        self.commits.close();
         // Nothing may be written, made or deleted once the directory can be opened by others.
         self.commits.let_all_end();
         if let Some(replicas) = &self.commits.replicas {
@@ -136,7 +136,7 @@ impl Shared {
         for group in groups {
             logged = logged.and(group.close());
         }
-        commits.core.lock().closed = true;
+        commits.close();
         // What was submitted is written, whether or not there is room for the groups' progress.
         commits.flush_queue()?;
         commits.sync_written()?;
@@ -187,7 +187,7 @@ impl Shared {
 
     /// Fails once the log is closed. What is visible can be read from a poisoned log, too.
     pub(crate) fn check_readable(&self) -> Result<()> {
-        if self.commits.core.lock().closed { Err(Error::Closed) } else { Ok(()) }
+        if self.commits.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
 }
 

@@ -445,10 +445,10 @@ impl Iterator for Reader {
         let end = self.topic.runtime.visible_next.load(Ordering::Acquire);
         let from = self.next_offset();
         match self.cursor.step(&commits.segments, end, commits.marks.visible()) {
-            Ok(Step::Message(buffer, found)) => {
+            Ok(Step::Message(chunk, found)) => {
                 let home = match &self.home {
-                    Some(home) if home.is_in(buffer) => home,
-                    _ => self.home.insert(Home::of_topic(buffer, &self.topic.runtime.name)),
+                    Some(home) if home.is_in(chunk) => home,
+                    _ => self.home.insert(Home::of_topic(chunk, &self.topic.runtime.name)),
                 };
                 Some(Ok(Message::new(Arc::clone(home), found)))
             }

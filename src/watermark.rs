@@ -103,7 +103,7 @@ impl PoisonLatch {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        self.get().map_or(Ok(()), Err)
+        self.0.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     pub(crate) fn get(&self) -> Option<Error> {

@@ -92,7 +92,7 @@ impl Commits {
     pub(crate) fn try_enlist(&self, bytes: usize, add: impl FnOnce(&mut Enlisting<'_>)) -> bool {
         let mut core = self.core.lock();
         let need = core.worst_bytes(bytes);
-        let stuck = self.latch.get().is_some() || core.rolling || core.closed;
+        let stuck = self.latch.get().is_some() || core.rolling || self.is_closed();
         let excess = self.unreplicated_excess(Class::Progress, core.end).is_some();
         if stuck || core.fenced.is_some() || excess || core.end.plus(need) > core.room_end {
             return false;
@@ -116,7 +116,7 @@ impl Commits {
             let observed = self.room.observe();
             let core = self.core.lock();
             self.latch.check()?;
-            if core.closed {
+            if self.is_closed() {
                 return Err(Error::Closed);
             }
             if let Some(epoch) = core.fenced {

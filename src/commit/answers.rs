@@ -132,7 +132,7 @@ impl Committer for Commits {
     fn nudge(&self) {
         let mut core = self.core.lock();
         core.urgent = !core.queue.is_empty();
-        let is_closed = core.closed;
+        let is_closed = self.is_closed();
         drop(core);
         self.work.notify();
         // A closed log has no thread any more that would run what was called back too late.

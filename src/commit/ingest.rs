@@ -65,7 +65,7 @@ impl Commits {
         let mut core = self.core.lock();
         self.latch.check()?;
         check_follows(&core, epoch)?;
-        if core.closed {
+        if self.is_closed() {
             return Err(Error::Closed);
         }
         if core.rolling {

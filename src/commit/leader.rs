@@ -10,7 +10,7 @@ use crate::mutant::{self, Mutant};
 use crate::offset::{Epoch, Position};
 use crate::pending::Ticket;
 use crate::segment::Active;
-use crate::segment::chunk::{Chunk, Shared};
+use crate::segment::chunk::{Chunk, Recent, Shared};
 use crate::segment::frames::Frames;
 use crate::storage::write_full;
 use crate::sync::atomic::Ordering;
@@ -178,7 +178,8 @@ impl Commits {
         let bytes = gather.bytes.len() as u64;
         write_full(&*active.segment.file, &gather.bytes, at)
             .map_err(|e| Error::io("write", &active.segment.name, e))?;
-        let is_shared = self.replicas.is_some() || self.segments.recent.is_wanted();
+        let is_kept = self.segments.recent.is_wanted() && !Recent::copies(gather.bytes.len());
+        let is_shared = self.replicas.is_some() || is_kept;
         let shared = is_shared.then(|| Arc::new(std::mem::take(&mut gather.bytes)));
         if let Some(bytes) = &shared {
             self.offer(gather, bytes, active.segment.head.salt);
@@ -260,11 +261,15 @@ impl Commits {
     fn publish(&self, gather: &mut Gather, shared: Option<Arc<Vec<u8>>>) -> Seen {
         let bytes = shared.as_ref().map_or(gather.bytes.len(), |shared| shared.len());
         let (start, end) = (gather.start, gather.start.plus(bytes as u64));
-        self.segments.recent.written(end);
+        let recent = &self.segments.recent;
+        recent.written(end);
+        let salt = self.segments.active().segment.head.salt;
+        if shared.is_none() && recent.is_wanted() && Recent::copies(bytes) {
+            recent.push_copy(&gather.bytes, start, salt);
+        }
         if let Some(bytes) = shared {
             let buffer = Shared::Memory(bytes);
-            let salt = self.segments.active().segment.head.salt;
-            self.segments.recent.push(Chunk { buffer, origin: 0, start, end, trusted: true, salt });
+            recent.push(Chunk { buffer, origin: 0, start, end, trusted: true, salt });
         }
         let mut seen = Seen::default();
         let mut unseen = self.unseen.lock();

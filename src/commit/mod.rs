@@ -41,7 +41,7 @@ use crate::watermark::{Ack, PoisonLatch, Watermarks};
 use answers::Callbacks;
 use blocks::CommitSizes;
 use policy::SyncPolicy;
-use queue::{Core, Media, TopicRuntime};
+use queue::{Core, Media};
 use replicas::{Replicas, Standing, Unseen};
 
 /// What the commit machinery is told at open.
@@ -152,6 +152,8 @@ pub(crate) struct Commits {
     pub(crate) files: Signal,
     /// A roll or a preparation ended, or the queue became shorter.
     room: Signal,
+    /// Changed under the core's lock: whoever has that can rely on it.
+    closed: AtomicBool,
     /// Groups with changes that are not logged.
     riders: Mutex<Riders>,
     has_riders: AtomicBool,
@@ -242,6 +244,7 @@ impl Commits {
                 work: Signal::default(),
                 files: Signal::default(),
                 room: Signal::default(),
+                closed: AtomicBool::new(false),
                 riders: Mutex::default(),
                 has_riders: AtomicBool::new(false),
                 unindexed: Mutex::default(),
@@ -368,6 +371,18 @@ impl Commits {
         writer.unsynced_since.map(|since| (since, writer.unsynced_bytes))
     }
 
+    /// Lets nothing more be queued.
+    pub(crate) fn close(&self) {
+        let core = self.core.lock();
+        self.closed.store(true, Ordering::Release);
+        drop(core);
+    }
+
+    /// Every call asks, so it takes no lock.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Marks the end of a log that is closed, once nobody writes to it any more.
     pub(crate) fn mark_closed(&self) -> Result<()> {
         loop {
@@ -405,7 +420,7 @@ impl Commits {
     pub(crate) fn mark_end(&self, kind: Kind) -> Result<Marked> {
         self.latch.check()?;
         let mut core = self.core.lock();
-        if core.closed && kind != Kind::Closed {
+        if self.is_closed() && kind != Kind::Closed {
             // The directory may belong to another opener by now.
             return Ok(Marked::Done);
         }
@@ -473,25 +488,5 @@ impl Commits {
 
     pub(crate) fn end(&self) -> Position {
         self.core.lock().end
-    }
-}
-
-impl TopicRuntime {
-    /// Wakes the threads and tasks that wait for messages.
-    pub(crate) fn wake(&self) {
-        if !mutant::on(Mutant::PollerNotWoken) {
-            self.signal.notify();
-        }
-        let mut wakers = self.wakers.lock();
-        if wakers.is_empty() {
-            return;
-        }
-        let all = wakers.take_all();
-        drop(wakers);
-        for waker in all {
-            if !mutant::on(Mutant::TaskNotWoken) {
-                waker.wake();
-            }
-        }
     }
 }

@@ -72,6 +72,26 @@ pub(crate) struct TopicRuntime {
     pub(crate) gone: AtomicBool,
 }
 
+impl TopicRuntime {
+    /// Wakes the threads and tasks that wait for messages.
+    pub(crate) fn wake(&self) {
+        if !mutant::on(Mutant::PollerNotWoken) {
+            self.signal.notify();
+        }
+        let mut wakers = self.wakers.lock();
+        if wakers.is_empty() {
+            return;
+        }
+        let all = wakers.take_all();
+        drop(wakers);
+        for waker in all {
+            if !mutant::on(Mutant::TaskNotWoken) {
+                waker.wake();
+            }
+        }
+    }
+}
+
 /// A topic as the queue sees it.
 #[derive(Debug)]
 pub(crate) struct TopicSlot {
@@ -176,7 +196,6 @@ pub(crate) struct Core {
     pub(crate) urgent: bool,
     /// A new segment is being put in place: nothing may be queued.
     pub(crate) rolling: bool,
-    pub(crate) closed: bool,
     /// This log does not lead: only frames of the leader of that epoch may be queued.
     pub(crate) fenced: Option<Epoch>,
     /// What the next frame of a leader must continue; unknown before the first one comes.
@@ -219,7 +238,6 @@ impl Core {
             left: 0,
             urgent: false,
             rolling: false,
-            closed: false,
             fenced: None,
             ingested: None,
             is_replicated: false,

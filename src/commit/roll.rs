@@ -65,7 +65,7 @@ impl Commits {
                 // Someone else was faster; the caller looks again.
                 return Ok(());
             }
-            if core.closed && need != WHATEVER_ROOM {
+            if self.is_closed() && need != WHATEVER_ROOM {
                 // Since the caller looked. A new segment would hide the mark that it was closed.
                 return Err(Error::Closed);
             }
@@ -263,7 +263,7 @@ impl Commits {
             if class == Class::Append {
                 self.check_limit(core.log_bytes, bytes)?;
             }
-            if core.closed && class == Class::Append {
+            if self.is_closed() && class == Class::Append {
                 // Whoever closed the log removes the spare, or has done so.
                 return Err(Error::Closed);
             }
@@ -298,7 +298,7 @@ impl Commits {
             let observed = self.room.observe();
             let mut core = self.core.lock();
             self.latch.check()?;
-            if core.closed {
+            if self.is_closed() {
                 return Err(Error::Closed);
             }
             if core.rolling {
@@ -350,7 +350,7 @@ impl Commits {
     pub(crate) fn wants_spare(&self) -> bool {
         let core = self.core.lock();
         let due = core.end.0 >= self.spare_due.load(Ordering::Acquire);
-        due && core.spare.is_none() && !core.preparing && !core.closed
+        due && core.spare.is_none() && !core.preparing && !self.is_closed()
     }
 
     /// Writes the sidecars of the segments that were sealed since.

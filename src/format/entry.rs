@@ -15,6 +15,7 @@ use crate::offset::{Epoch, GroupId, Position, TopicId};
 const PREFIX_BYTES: usize = 8;
 /// What a message has before its attributes and payload.
 pub(super) const MESSAGE_FIXED_BYTES: usize = 28;
+const TIMESTAMP_AT: usize = 20;
 
 pub(super) const KIND_MESSAGE: u8 = 1;
 const KIND_TOPIC: u8 = 2;
@@ -133,6 +134,14 @@ pub(crate) enum Entry<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) topic: TopicId,
+    pub(crate) parts: Parts,
+    pub(crate) offset: u64,
+    pub(crate) timestamp_ms: u64,
+}
+
+/// Where the parts of a message lie in what it was decoded from: all that a delivery keeps of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parts {
     /// Where the payload begins, counted from the entry's beginning. No entry is longer than a
     /// `u32` can tell.
     pub(super) payload_from: u32,
@@ -141,11 +150,9 @@ pub(crate) struct Message {
     pub(super) bytes: u32,
     /// Where the entry begins, in units of [`ALIGNMENT`].
     pub(super) at: u32,
-    pub(crate) offset: u64,
-    pub(crate) timestamp_ms: u64,
 }
 
-impl Message {
+impl Parts {
     /// The payload, in what the message was decoded from, as all of its parts.
     pub(crate) fn payload<'a>(&self, body: &'a [u8]) -> &'a [u8] {
         &self.entry(body)[self.payload_from as usize..]
@@ -165,6 +172,10 @@ impl Message {
         let headers = self.fields(body).2;
         let number = if headers.is_empty() { 0 } else { u16_at(headers, 0) };
         Headers { rest: headers.get(2..).unwrap_or_default(), left: number }
+    }
+
+    pub(crate) fn timestamp_ms(&self, body: &[u8]) -> u64 {
+        u64_at(self.entry(body), TIMESTAMP_AT)
     }
 
     fn entry<'a>(&self, body: &'a [u8]) -> &'a [u8] {
@@ -407,10 +418,10 @@ pub(crate) fn message_of(body: &[u8], at: usize, topic: TopicId) -> Option<(Mess
         0 => length(MESSAGE_FIXED_BYTES),
         _ => payload_from(body, at)?,
     };
-    let (offset, timestamp_ms) =
-        (u64_at(fixed, PREFIX_BYTES + 4), u64_at(fixed, PREFIX_BYTES + 12));
+    let (offset, timestamp_ms) = (u64_at(fixed, PREFIX_BYTES + 4), u64_at(fixed, TIMESTAMP_AT));
     let (length, place) = (u32_at(fixed, 0), place(at));
-    let message = Message { topic, payload_from, bytes: length, at: place, offset, timestamp_ms };
+    let parts = Parts { payload_from, bytes: length, at: place };
+    let message = Message { topic, parts, offset, timestamp_ms };
     Some((message, align(at + bytes, ALIGNMENT)))
 }
 
@@ -418,7 +429,7 @@ pub(crate) fn message_of(body: &[u8], at: usize, topic: TopicId) -> Option<(Mess
 #[inline(never)]
 fn payload_from(body: &[u8], at: usize) -> Option<u32> {
     match decode(body, at) {
-        Ok((Entry::Message(message), _)) => Some(message.payload_from),
+        Ok((Entry::Message(message), _)) => Some(message.parts.payload_from),
         _ => None,
     }
 }
@@ -458,7 +469,7 @@ fn short(n: usize) -> u16 {
 }
 
 /// Where an entry begins, in units of [`ALIGNMENT`].
-pub(super) fn place(at: usize) -> u32 {
+pub(crate) fn place(at: usize) -> u32 {
     debug_assert!(at.is_multiple_of(ALIGNMENT), "entries are aligned");
     u32::try_from(at / ALIGNMENT).expect("no segment has 32 GiB")
 }

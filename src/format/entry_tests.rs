@@ -41,14 +41,14 @@ proptest! {
         let Entry::Message(message) = decoded(&bytes) else { panic!("not a message") };
         prop_assert_eq!((message.topic, message.offset), (TOPIC, offset));
         prop_assert_eq!(message.timestamp_ms, time);
-        prop_assert_eq!(message.key(&bytes), key.as_deref());
-        prop_assert_eq!(message.tag(&bytes), tag.as_deref());
+        prop_assert_eq!(message.parts.key(&bytes), key.as_deref());
+        prop_assert_eq!(message.parts.tag(&bytes), tag.as_deref());
         let read: Vec<HeaderPair> = message
-            .headers(&bytes)
+            .parts.headers(&bytes)
             .map(|(name, value)| (name.to_owned(), value.to_vec()))
             .collect();
         prop_assert_eq!(read, pairs);
-        prop_assert_eq!(message.payload(&bytes), &payload[..]);
+        prop_assert_eq!(message.parts.payload(&bytes), &payload[..]);
         let of_topic = decode_message_of(&bytes, 0, TOPIC).expect("an entry");
         prop_assert_eq!(of_topic, (Some(message), bytes.len()));
         prop_assert_eq!(message_of(&bytes, 0, TOPIC), Some((message, bytes.len())));
@@ -140,7 +140,7 @@ fn an_unknown_kind_or_attribute_is_never_stepped_over() {
 fn an_empty_payload_is_a_message() {
     let bytes = encoded(|out| encode_message(out, TOPIC, 0, 0, &Content::default()));
     let Entry::Message(message) = decoded(&bytes) else { panic!("not a message") };
-    assert!(message.payload(&bytes).is_empty());
+    assert!(message.parts.payload(&bytes).is_empty());
 }
 
 /// What can stand behind a message of a topic with the offset 4.

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::entry::{Attempt, Bad, HAS_HEADERS, HAS_KEY, HAS_TAG, Message, Progress, length, place};
+use super::entry::{
+    Attempt, Bad, HAS_HEADERS, HAS_KEY, HAS_TAG, Message, Parts, Progress, length, place,
+};
 use super::{u16_at, u32_at, u64_at};
 use crate::offset::TopicId;
 
@@ -77,7 +79,8 @@ impl<'a> Fields<'a> {
             self.skip_headers()?;
         }
         let (payload_from, bytes) = (length(self.at - at), length(self.end - at));
-        Ok(Message { topic, payload_from, bytes, at: place(at), offset, timestamp_ms })
+        let parts = Parts { payload_from, bytes, at: place(at) };
+        Ok(Message { topic, parts, offset, timestamp_ms })
     }
 
     pub(super) fn progress(&mut self, exact: bool) -> Result<Progress, Bad> {

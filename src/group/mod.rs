@@ -222,6 +222,9 @@ impl Group {
             Ok(())
         })?;
         runtime.leases.seek(to.0);
+        if let Some(reserve) = runtime.leases.wants_reserve_after_seek(commits.clock.monotonic()) {
+            self.shared.log_reserve(&mut runtime, reserve);
+        }
         self.shared.note_floor(&runtime);
         runtime.lagged = None;
         drop(runtime);
@@ -238,7 +241,7 @@ impl Group {
     pub fn lag(&self) -> Result<Lag> {
         self.topic.shared().check_open()?;
         let end = self.topic.offsets().end.0;
-        let now = self.topic.shared().commits.clock.now();
+        let now = self.topic.shared().commits.clock.monotonic();
         let mut runtime = self.shared.open_runtime()?;
         runtime.leases.expire(now);
         let leases = &runtime.leases;
@@ -258,13 +261,13 @@ impl Group {
     pub fn explain(&self, offset: Offset) -> Result<Explanation> {
         self.topic.shared().check_open()?;
         let offsets = self.topic.offsets();
-        let now = self.topic.shared().commits.clock.now();
+        let now = self.topic.shared().commits.clock.monotonic();
         let mut runtime = self.shared.open_runtime()?;
         runtime.leases.expire(now);
         if offset >= offsets.end {
             return Ok(Explanation::NotYet);
         }
-        let left = |until: Duration| until.saturating_sub(now.monotonic);
+        let left = |until: Duration| until.saturating_sub(now);
         Ok(match runtime.leases.status(offset.0) {
             OffsetStatus::Settled => Explanation::Settled,
             _ if offset < offsets.start => Explanation::Gone,

@@ -13,9 +13,9 @@ use crate::mutant::{self, Mutant};
 use crate::offset::Offset;
 use crate::pending::{Committer, Pending, Ticket};
 use crate::record::{Home, Message};
-use crate::segment::chunk::Shared;
+use crate::segment::chunk::Chunk;
 use crate::segment::cursor::{Found, Step, TopicCursor};
-use crate::state::lease::{Exhausted, Granted, Leases, NO_TOKEN, Plan};
+use crate::state::lease::{Exhausted, FreshRun, Granted, Leases, NO_TOKEN, Plan};
 use crate::sync::atomic::Ordering;
 use crate::watermark::Ack;
 
@@ -27,20 +27,22 @@ const BURY_AGAIN: Duration = Duration::from_secs(1);
 
 /// A plan whose messages are leased, and perhaps a log entry to wait for. Dropping it gives the
 /// messages back as if they had not been leased.
-struct Begun {
-    group: Arc<GroupShared>,
+struct Begun<'a> {
+    group: &'a GroupShared,
     plan: Option<Plan>,
     ticket: Option<Arc<Ticket>>,
+    /// When the messages are handed out.
+    now: Duration,
 }
 
-impl Begun {
+impl Begun<'_> {
     /// Whether there is anything in the plan, be it for a consumer or not.
     fn found_work(&self) -> bool {
         self.plan.as_ref().is_some_and(|plan| !plan.is_empty())
     }
 }
 
-impl Drop for Begun {
+impl Drop for Begun<'_> {
     fn drop(&mut self) {
         if let Some(plan) = self.plan.take()
             && let Some(mut runtime) = self.group.runtime.lock_in_drop()
@@ -55,33 +57,35 @@ impl Drop for Begun {
 
 pub(super) fn poll(group: &Group, max: usize, timeout: Duration) -> Result<Vec<Delivery>> {
     let clock = &group.topic.shared().commits.clock;
-    let deadline = clock.monotonic().saturating_add(timeout);
+    // Looking at the clock takes as long as much of the rest: it is done as seldom as can be.
+    let deadline = (!timeout.is_zero()).then(|| clock.monotonic().saturating_add(timeout));
     loop {
         let observed = group.topic.runtime.signal.observe();
         group.topic.shared().check_open()?;
-        let begun = begin(&group.shared, max)?;
+        let mut begun = begin(&group.shared, max)?;
         if let Some(ticket) = &begun.ticket
             && !mutant::on(Mutant::DeliveredBeforeLogged)
         {
             group.shared.wait(ticket)?;
+            begun.now = clock.monotonic();
         }
         let found_work = begun.found_work();
-        let (deliveries, letter) = finish(group, begun)?;
+        let (deliveries, letter) = finish(group, &mut begun)?;
         if let Some(letter) = letter {
             group.shared.wait(&letter)?;
         }
-        let now = clock.monotonic();
         if !deliveries.is_empty() || max == 0 {
             return Ok(deliveries);
         }
+        let now = clock.monotonic();
         // What was planned was settled instead, by the tag filter or as a dead letter: what
         // comes behind it may be wanted, and nothing will wake this thread for it.
-        if found_work && (timeout.is_zero() || now < deadline) {
+        if found_work && deadline.is_none_or(|deadline| now < deadline) {
             continue;
         }
-        if now >= deadline {
+        let Some(deadline) = deadline.filter(|deadline| now < *deadline) else {
             return Ok(deliveries);
-        }
+        };
         let event = group.shared.next_event().map_or(deadline, |event| event.min(deadline));
         // An event that is already due is one that the bounds hold back.
         let sleep = event.saturating_sub(now).max(Duration::from_millis(1));
@@ -98,9 +102,10 @@ pub(super) async fn next(group: &Group) -> Result<Delivery> {
         let mut begun = begin(&group.shared, 1)?;
         if let Some(ticket) = begun.ticket.take() {
             Pending::queued((), |()| None, ticket, Ack::Replicated).await?;
+            begun.now = commits.clock.monotonic();
         }
         let found_work = begun.found_work();
-        let (mut deliveries, letter) = finish(group, begun)?;
+        let (mut deliveries, letter) = finish(group, &mut begun)?;
         if let Some(letter) = letter {
             Pending::queued((), |()| None, letter, Ack::Replicated).await?;
         }
@@ -157,17 +162,22 @@ impl Drop for Waiting<'_> {
 }
 
 /// Plans what to deliver and queues what must be durable first.
-fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
+fn begin(group: &GroupShared, max: usize) -> Result<Begun<'_>> {
     let mut runtime = group.caught_up_runtime()?;
-    let (now, commits) = (group.commits.clock.now(), &group.commits);
+    let (now, commits) = (group.commits.clock.monotonic(), &group.commits);
     let visible = group.topic.visible_next.load(Ordering::Acquire);
     let before = runtime.leases.held_back();
     let plan = runtime.leases.plan(now, max, visible);
     // Planning ends the leases whose time is over, and may leave some of that room to others.
     let is_eased = group.changed_since(&mut runtime, before);
-    let mut begun = Begun { group: Arc::clone(group), plan: Some(plan), ticket: None };
-    let log = begun.plan.as_ref().and_then(|plan| plan.log.clone());
-    if let Some(progress) = log {
+    let mut begun = Begun { group, plan: Some(plan), ticket: None, now };
+    let log = begun.plan.as_ref().and_then(Plan::log);
+    if let (Some(plan), Some((reserve, ticket))) = (&begun.plan, &runtime.reserve)
+        && plan.needs_only(*reserve)
+    {
+        // It is on its way already.
+        begun.ticket = Some(Arc::clone(ticket));
+    } else if let Some(progress) = log {
         let bytes = progress_bytes(&progress);
         let enlisted = commits.enlist(Class::Progress, bytes, |enlisting| {
             enlisting.progress(group.id, progress);
@@ -184,17 +194,8 @@ fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
     } else if runtime.reserve.is_none()
         && let Some(reserve) = runtime.leases.wants_reserve()
     {
-        let progress = reserve.to_progress();
-        let bytes = progress_bytes(&progress);
-        let enlisted = commits.enlist(Class::Progress, bytes, |enlisting| {
-            enlisting.progress(group.id, progress);
-            Ok(())
-        });
-        // If it cannot be logged now, a later plan logs it and says why it cannot.
-        if let Ok(((), ticket)) = enlisted {
-            runtime.reserve = Some((reserve, ticket));
-            commits.hurry();
-        }
+        group.log_reserve(&mut runtime, reserve);
+        commits.hurry();
     }
     drop(runtime);
     if is_eased {
@@ -207,7 +208,7 @@ fn begin(group: &Arc<GroupShared>, max: usize) -> Result<Begun> {
 ///
 /// The ticket is that of the last dead letter, where there are any: who sees the group done must
 /// find them in their topic.
-fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<Ticket>>)> {
+fn finish(group: &Group, begun: &mut Begun<'_>) -> Result<(Vec<Delivery>, Option<Arc<Ticket>>)> {
     // The directory may be another opener's by now, and its files may be gone.
     group.topic.shared().check_readable()?;
     let Some(plan) = &begun.plan else { return Ok((Vec::new(), None)) };
@@ -218,8 +219,8 @@ fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<
     let mut runtime = group.shared.runtime.lock();
     let before = runtime.leases.held_back();
     runtime.leases.plan_logged(plan);
-    runtime.leases.hand_out(plan, group.shared.commits.clock.now());
-    let read = read_plan(group, &mut runtime, plan);
+    let fresh = runtime.leases.hand_out(plan, begun.now);
+    let read = read_plan(group, &mut runtime, plan, fresh);
     let deliveries = match read {
         Ok(deliveries) => deliveries,
         Err(error) => {
@@ -238,12 +239,17 @@ fn finish(group: &Group, mut begun: Begun) -> Result<(Vec<Delivery>, Option<Arc<
 }
 
 /// Reads the messages of a plan. On an error, the plan as a whole is to be given back.
-fn read_plan(group: &Group, runtime: &mut Runtime, plan: &Plan) -> Result<Vec<Delivery>> {
+fn read_plan(
+    group: &Group,
+    runtime: &mut Runtime,
+    plan: &Plan,
+    fresh: Vec<FreshRun>,
+) -> Result<Vec<Delivery>> {
     let Runtime { leases, cursor, options, lagged, .. } = runtime;
     let deliveries = Unread(Vec::with_capacity(plan.granted_len()));
     let mut reading = Reading { group, leases, options, lagged, home: None, deliveries };
     reading.redeliver(plan)?;
-    reading.deliver(plan, cursor)?;
+    reading.deliver(fresh, cursor)?;
     Ok(std::mem::take(&mut reading.deliveries.0))
 }
 
@@ -289,9 +295,9 @@ impl Reading<'_> {
     }
 
     /// Delivers for the first time.
-    fn deliver(&mut self, plan: &Plan, cursor: &mut TopicCursor) -> Result<()> {
+    fn deliver(&mut self, fresh: Vec<FreshRun>, cursor: &mut TopicCursor) -> Result<()> {
         let shared = &self.group.shared;
-        for run in self.leases.held_of(plan) {
+        for run in fresh {
             let mut offset = run.offsets.start;
             while offset < run.offsets.end {
                 let granted = run.of(offset);
@@ -304,8 +310,8 @@ impl Reading<'_> {
                 let is_found = self.take(granted, step(shared, cursor)?);
                 if is_found && self.lagged.is_none() {
                     let end = run.offsets.end.min(visible_end(shared));
-                    cursor.go_on_in_frame(end, |buffer, found| {
-                        self.take_message(run.of(offset), buffer, found);
+                    cursor.go_on_in_frame(end, |chunk, found| {
+                        self.take_message(run.of(offset), chunk, found);
                         offset += 1;
                     });
                 }
@@ -318,11 +324,11 @@ impl Reading<'_> {
     /// message was there.
     fn take(&mut self, granted: Granted, step: Step<'_>) -> bool {
         match step {
-            Step::Message(buffer, found) => {
-                if !self.home.as_ref().is_some_and(|home| home.is_in(buffer)) {
-                    self.home = Some(Home::of_group(buffer, &self.group.origin));
+            Step::Message(chunk, found) => {
+                if !self.home.as_ref().is_some_and(|home| home.is_in(chunk)) {
+                    self.home = Some(Home::of_group(chunk, &self.group.origin));
                 }
-                self.take_message(granted, buffer, found);
+                self.take_message(granted, chunk, found);
                 return true;
             }
             Step::Gone { to } => {
@@ -343,9 +349,9 @@ impl Reading<'_> {
         reason = "run for each message, of which most need little of this"
     )]
     #[inline(always)]
-    fn take_message(&mut self, granted: Granted, buffer: &Shared, found: Found) {
+    fn take_message(&mut self, granted: Granted, chunk: &Chunk, found: Found) {
         let Granted { offset, token, attempt } = granted;
-        if self.options.selects() && !self.options.wants(found.message.tag(buffer)) {
+        if self.options.selects() && !self.is_wanted(chunk, found) {
             let from = if mutant::on(Mutant::FilterMovesFloor) { 0 } else { offset };
             self.leases.settle_filtered(from..offset + 1);
             return;
@@ -358,6 +364,12 @@ impl Reading<'_> {
         assert!(deliveries.len() < deliveries.capacity(), "there is room for the whole plan");
         let message = Message::new(home, found);
         deliveries.push(Delivery { message, token, attempt });
+    }
+
+    /// By value: where a message is lent, it has to be in memory, and is put together there first.
+    #[inline(never)]
+    fn is_wanted(&self, chunk: &Chunk, found: Found) -> bool {
+        self.options.wants(found.message.parts.tag(&chunk.buffer))
     }
 }
 
@@ -383,9 +395,9 @@ fn bury_exhausted(
     }
     let mut cursor = TopicCursor::new(shared.topic.id, offset);
     let buried = match step(shared, &mut cursor) {
-        Ok(Step::Message(buffer, found)) => {
-            if runtime.options.wants(found.message.tag(buffer)) {
-                let home = Home::of_topic(buffer, &shared.topic.name);
+        Ok(Step::Message(chunk, found)) => {
+            if runtime.options.wants(found.message.parts.tag(&chunk.buffer)) {
+                let home = Home::of_topic(chunk, &shared.topic.name);
                 let message = Message::new(home, found);
                 shared.bury(runtime, &message, count, "out of attempts").map(Some)
             } else {

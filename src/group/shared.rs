@@ -258,6 +258,20 @@ impl GroupShared {
         }
     }
 
+    /// Queues a reserve that later polls need. If it cannot be logged now, one of those logs it and says
+    /// why it cannot.
+    pub(super) fn log_reserve(&self, runtime: &mut Runtime, reserve: Reserve) {
+        let progress = reserve.to_progress();
+        let bytes = progress_bytes(&progress);
+        let enlisted = self.commits.enlist(Class::Progress, bytes, |enlisting| {
+            enlisting.progress(self.id, progress);
+            Ok(())
+        });
+        if let Ok(((), ticket)) = enlisted {
+            runtime.reserve = Some((reserve, ticket));
+        }
+    }
+
     /// Ends all leases and logs exactly how far the group is.
     pub(crate) fn close(&self) -> Result<()> {
         let mut runtime = self.runtime.lock();

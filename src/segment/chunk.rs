@@ -13,6 +13,12 @@ use crate::storage::Mapping;
 use crate::sync::RwLock;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
+/// A write that is no larger is copied for readers, behind the one before: they then find many small
+/// ones in one chunk, and the memory of the write is used again.
+const COPIED_BYTES_MAX: usize = 4 * 1024;
+/// No chunk of such copies is larger: a delivery holds on to all of its chunk.
+const COPIES_BYTES_MAX: usize = 64 * 1024;
+
 /// Bytes that deliveries may hold on to.
 #[derive(Clone, Debug)]
 pub(crate) enum Shared {
@@ -120,6 +126,18 @@ impl Chunk {
 }
 
 impl Chunk {
+    /// Adds what comes next, if nobody looks at these bytes and they do not become too many.
+    fn extend(&mut self, bytes: &[u8]) -> bool {
+        let Shared::Memory(buffer) = &mut self.buffer else { return false };
+        let Some(buffer) = Arc::get_mut(buffer) else { return false };
+        let fits = buffer.len() + bytes.len() <= COPIES_BYTES_MAX;
+        if fits {
+            buffer.extend_from_slice(bytes);
+            self.end = self.end.plus(bytes.len() as u64);
+        }
+        fits
+    }
+
     /// The header at a position at which [`look`](Self::look) has found a frame.
     pub(crate) fn header(&self, at: Position) -> Header {
         let from = self.origin + usize_of(at.0 - self.start.0);
@@ -158,6 +176,11 @@ impl Recent {
         self.unasked.load(Ordering::Relaxed) < self.bytes_max
     }
 
+    /// Whether so many bytes are better copied, where they are to be kept.
+    pub(crate) fn copies(bytes: usize) -> bool {
+        bytes <= COPIED_BYTES_MAX
+    }
+
     /// The log goes on to this position, be it kept or not. A hint, so it may come late.
     pub(crate) fn written(&self, end: Position) {
         self.end.store(end.0, Ordering::Relaxed);
@@ -165,11 +188,27 @@ impl Recent {
 
     pub(crate) fn push(&self, chunk: Chunk) {
         let bytes = chunk.buffer.len() as u64;
+        self.add(bytes, |chunks| chunks.push_back(chunk));
+    }
+
+    /// Keeps a copy of what was written at `start` to the file with this salt.
+    pub(crate) fn push_copy(&self, bytes: &[u8], start: Position, salt: u32) {
+        self.add(bytes.len() as u64, |chunks| {
+            let last = chunks.back_mut().filter(|last| last.salt == salt && last.end == start);
+            if !last.is_some_and(|last| last.extend(bytes)) {
+                let (buffer, end) = (Arc::new(bytes.to_vec()), start.plus(bytes.len() as u64));
+                let buffer = Shared::Memory(buffer);
+                chunks.push_back(Chunk { buffer, origin: 0, start, end, trusted: true, salt });
+            }
+        });
+    }
+
+    fn add(&self, bytes: u64, push: impl FnOnce(&mut VecDeque<Chunk>)) {
         let unasked = self.unasked.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let mut guard = self.kept.write();
         let kept = &mut *guard;
         kept.bytes += bytes;
-        kept.chunks.push_back(chunk);
+        push(&mut kept.chunks);
         // What nobody has asked for in so long is of no use, nor is what comes after it.
         let max = if unasked < self.bytes_max { self.bytes_max } else { 0 };
         while kept.bytes > max {
@@ -243,6 +282,46 @@ mod tests {
         let all = Recent::new(usize::MAX);
         (0..99).for_each(|number| push(&all, number));
         assert!(finds(&all, 0) && finds(&all, 98));
+    }
+
+    #[test]
+    fn copies_of_small_writes_are_one_chunk_until_somebody_has_it() {
+        let recent = Recent::new(usize::MAX);
+        let push = |from: u64, byte, salt| {
+            let bytes = [byte; 100];
+            recent.push_copy(&bytes, Position(from), salt);
+            recent.written(Position(from + 100));
+        };
+        let found = |at| recent.find(Position(at)).expect("it is kept");
+        push(0, 1, 7);
+        push(100, 2, 7);
+        let both = found(0);
+        assert_eq!((both.start, both.end, both.buffer.len()), (Position(0), Position(200), 200));
+        push(200, 3, 7);
+        assert_eq!((found(100).end, found(200).buffer[..].to_vec()), (Position(200), vec![3; 100]));
+        drop(both);
+        push(300, 4, 7);
+        assert_eq!(
+            (found(200).end, found(299).buffer[100..].to_vec()),
+            (Position(400), vec![4; 100])
+        );
+        // Of another file, and behind what was given up.
+        push(400, 5, 8);
+        push(600, 6, 8);
+        assert_eq!((found(400).start, found(400).end), (Position(400), Position(500)));
+        assert_eq!((found(600).start, found(600).salt), (Position(600), 8));
+        assert!(recent.find(Position(550)).is_none());
+    }
+
+    #[test]
+    fn copies_become_no_larger_than_a_delivery_should_hold_on_to() {
+        let recent = Recent::new(usize::MAX);
+        for number in 0..100 {
+            recent.push_copy(&[0; 1000], Position(number * 1000), 7);
+        }
+        let kept = recent.kept.read();
+        let sizes: Vec<_> = kept.chunks.iter().map(|chunk| chunk.buffer.len()).collect();
+        assert_eq!((sizes, kept.bytes), (vec![65_000, 35_000], 100_000));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::entry;
 use crate::offset::{Position, TopicId};
 
-use super::chunk::{At, Chunk, Frame, Shared};
+use super::chunk::{At, Chunk, Frame};
 use super::sealed::{READ_BYTES, bad_entry, read_chunk};
 use super::{Segments, View};
 
@@ -24,7 +24,7 @@ pub(crate) struct Found {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step<'a> {
     /// A message, and the bytes that it lies in.
-    Message(&'a Shared, Found),
+    Message(&'a Chunk, Found),
     /// Nothing visible yet.
     End,
     /// Retention or salvage took what was here; the topic goes on at `to`.
@@ -100,9 +100,7 @@ impl TopicCursor {
             next = Some(self.step_on(segments, end, visible)?);
         }
         Ok(match (next, &self.source) {
-            (Some(Next::Message(found)), Some(source)) => {
-                Step::Message(&source.chunk.buffer, found)
-            }
+            (Some(Next::Message(found)), Some(source)) => Step::Message(&source.chunk, found),
             (Some(Next::Gone { to }), _) => Step::Gone { to },
             _ => Step::End,
         })
@@ -116,10 +114,10 @@ impl TopicCursor {
         reason = "run for each message, which would be copied each time"
     )]
     #[inline(always)]
-    pub(crate) fn go_on_in_frame(&mut self, end: u64, mut visit: impl FnMut(&Shared, Found)) {
+    pub(crate) fn go_on_in_frame(&mut self, end: u64, mut visit: impl FnMut(&Chunk, Found)) {
         let (Some(open), Some(source)) = (&mut self.frame, &self.source) else { return };
-        let (buffer, position) = (&source.chunk.buffer, open.frame.at);
-        let body = &buffer[..open.frame.body.end];
+        let (chunk, position) = (&source.chunk, open.frame.at);
+        let body = &chunk.buffer[..open.frame.body.end];
         // In registers, for what `visit` does might be taken to change what lies in memory.
         let (mut at, mut left, mut next) = (open.at, open.left, self.next);
         while left > 0
@@ -127,7 +125,7 @@ impl TopicCursor {
             && let Some((message, behind)) = entry::message_of(body, at, self.topic)
             && message.offset == next
         {
-            visit(buffer, Found { message, at: position });
+            visit(chunk, Found { message, at: position });
             (at, left, next) = (behind, left - 1, next + 1);
         }
         (open.at, open.left, self.next) = (at, left, next);

@@ -166,7 +166,7 @@ impl Frames {
             let body = &frame.bytes[HEADER_BYTES..];
             for entry in Entries::new(body, frame.header.entries) {
                 match entry {
-                    Ok(Entry::Message(message)) => payloads.push(message.payload(body)),
+                    Ok(Entry::Message(message)) => payloads.push(message.parts.payload(body)),
                     Ok(_) => {}
                     Err(bad) => {
                         let reason = format!("{bad:?}");

@@ -182,6 +182,10 @@ impl World {
                 let to = to.min(self.end);
                 self.leases.seek(to);
                 self.log.push(Entry::Seek(to));
+                if let Some(reserve) = self.leases.wants_reserve_after_seek(self.now.monotonic) {
+                    self.log.push(Entry::Progress(reserve.to_progress()));
+                    self.leases.reserve_logged(reserve);
+                }
                 self.durable = self.log.len();
                 self.seen.clear();
                 self.settled = (0..to).collect();
@@ -201,7 +205,7 @@ impl World {
     fn plan(&mut self, max: usize, fails: bool, lands: bool) {
         let suspects = self.leases.suspects_len();
         let had_work = self.leases.has_work(self.now, self.end);
-        let plan = self.leases.plan(self.now, max, self.end);
+        let plan = self.leases.plan(self.now.monotonic, max, self.end);
         assert!(had_work || plan.is_empty(), "there was work that has_work did not see");
         if self.leases.suspects_len() > 0 && suspects > 0 {
             assert!(plan.granted().count() <= 1, "a suspect is not alone");
@@ -209,9 +213,9 @@ impl World {
         if !plan.fresh.offsets.is_empty() {
             assert!(self.leases.unsettled_len() <= self.limits.unsettled_max);
         }
-        if let Some(log) = &plan.log {
+        if let Some(log) = plan.log() {
             if !fails || lands {
-                self.log.push(Entry::Progress(log.clone()));
+                self.log.push(Entry::Progress(log));
             }
             if fails {
                 self.leases.plan_failed(&plan);

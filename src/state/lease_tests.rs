@@ -3,6 +3,10 @@
 use super::*;
 use crate::format::entry::{Attempt, Progress};
 
+pub(super) fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
 pub(super) fn at(secs: u64) -> Now {
     Now { monotonic: Duration::from_secs(secs), wall_ms: 1_000_000 + secs * 1000 }
 }
@@ -38,14 +42,14 @@ pub(super) fn list(attempts: &[(u64, u32, u64)]) -> Vec<Attempt> {
 
 /// Plans and logs; returns what was given out as (offset, attempt).
 pub(super) fn take(leases: &mut Leases, now: Now, max: usize, end: u64) -> Vec<(u64, u32)> {
-    let plan = leases.plan(now, max, end);
+    let plan = leases.plan(now.monotonic, max, end);
     leases.plan_logged(&plan);
     plan.granted().map(|granted| (granted.offset, granted.attempt)).collect()
 }
 
 /// Leases the only message that is there to lease.
 pub(super) fn take_one(leases: &mut Leases, now: Now, end: u64) -> u64 {
-    let plan = leases.plan(now, 1, end);
+    let plan = leases.plan(now.monotonic, 1, end);
     leases.plan_logged(&plan);
     plan.granted().next().expect("a message is due").token
 }
@@ -62,7 +66,7 @@ fn fresh_messages_are_given_out_once_and_in_order() {
 #[test]
 fn acks_in_order_move_the_floor() {
     let mut leases = fresh();
-    let plan = leases.plan(at(0), 3, 3);
+    let plan = leases.plan(secs(0), 3, 3);
     for granted in plan.granted() {
         assert_eq!(leases.ack(granted.offset, granted.token), Ok(()));
     }
@@ -76,7 +80,8 @@ fn acks_in_order_move_the_floor() {
 #[test]
 fn acks_out_of_order_wait_above_the_floor() {
     let mut leases = fresh();
-    let tokens: Vec<_> = leases.plan(at(0), 3, 3).granted().map(|granted| granted.token).collect();
+    let tokens: Vec<_> =
+        leases.plan(secs(0), 3, 3).granted().map(|granted| granted.token).collect();
     leases.ack(2, tokens[2]).unwrap();
     leases.ack(1, tokens[1]).unwrap();
     assert_eq!((leases.floor(), leases.settled_above_floor()), (0, 2));
@@ -115,7 +120,7 @@ fn recovery_above_the_bound_redelivers_until_it_is_below() {
 #[test]
 fn due_redeliveries_come_first_by_due_time_then_offset() {
     let mut leases = fresh();
-    let plan = leases.plan(at(0), 3, 3);
+    let plan = leases.plan(secs(0), 3, 3);
     let tokens: Vec<_> = plan.granted().map(|granted| granted.token).collect();
     leases.retry(0, tokens[0], Some(Duration::from_secs(9)), at(0)).unwrap();
     leases.drop_lease(2, tokens[2], at(1)).unwrap();
@@ -155,7 +160,7 @@ fn a_lease_extended_to_end_sooner_ends_sooner() {
 fn a_late_ack_counts_until_the_message_is_leased_again() {
     let mut leases = fresh();
     let first = take_one(&mut leases, at(0), 1);
-    leases.expire(at(30));
+    leases.expire(secs(30));
     let mut again = leases.clone();
     assert_eq!(leases.ack(0, first), Ok(()));
     let second = take_one(&mut again, at(30), 1);
@@ -168,7 +173,7 @@ fn a_late_ack_counts_until_the_message_is_leased_again() {
 fn outcomes_other_than_an_ack_are_refused_once_the_lease_is_over() {
     let mut leases = fresh();
     let token = take_one(&mut leases, at(0), 1);
-    leases.expire(at(30));
+    leases.expire(secs(30));
     assert_eq!(leases.retry(0, token, None, at(30)), Err(Refused::Stale));
     assert_eq!(leases.release(0, token, at(30)), Err(Refused::Stale));
     assert_eq!(leases.drop_lease(0, token, at(30)), Err(Refused::Stale));
@@ -216,15 +221,15 @@ fn a_message_out_of_attempts_is_exhausted_instead_of_delivered() {
     for time in [0, 30, 60] {
         assert_eq!(take(&mut leases, at(time), 1, 1).len(), 1);
     }
-    let plan = leases.plan(at(90), 1, 1);
+    let plan = leases.plan(secs(90), 1, 1);
     assert_eq!(plan.granted().count(), 0);
-    assert_eq!(plan.log, None);
+    assert_eq!(plan.log(), None);
     let Exhausted { offset, token, count } = plan.exhausted[0];
     assert_eq!((offset, count), (0, 3));
-    assert!(leases.plan(at(91), 1, 1).is_empty());
+    assert!(leases.plan(secs(91), 1, 1).is_empty());
     leases.unbury(0, token, at(91), Duration::from_secs(5)).unwrap();
-    assert!(leases.plan(at(95), 1, 1).is_empty());
-    let token = leases.plan(at(96), 1, 1).exhausted[0].token;
+    assert!(leases.plan(secs(95), 1, 1).is_empty());
+    let token = leases.plan(secs(96), 1, 1).exhausted[0].token;
     assert_eq!(leases.settle_exhausted(0, token), Ok(()));
     assert_eq!(leases.floor(), 1);
 }
@@ -238,7 +243,7 @@ fn suspects_are_delivered_one_at_a_time_and_before_all_else() {
     assert_eq!(take(&mut leases, at(0), 9, 3), []);
     leases.ack_offset(0).unwrap();
     assert_eq!(take(&mut leases, at(1), 9, 3), [(1, 2)]);
-    leases.expire(at(31));
+    leases.expire(secs(31));
     assert_eq!(leases.suspects_len(), 0);
     assert_eq!(take(&mut leases, at(31), 9, 3), [(1, 3), (2, 1)]);
 }
@@ -255,7 +260,7 @@ fn any_end_of_a_lease_clears_a_suspect() {
     check(|leases, token| leases.retry(0, token, None, at(0)).unwrap());
     check(|leases, token| leases.release(0, token, at(0)).unwrap());
     check(|leases, token| leases.drop_lease(0, token, at(0)).unwrap());
-    check(|leases, _| leases.expire(at(30)));
+    check(|leases, _| leases.expire(secs(30)));
     check(|leases, _| leases.ack_through(0));
     check(|leases, _| leases.seek(5));
 }
@@ -270,7 +275,7 @@ fn a_suspect_in_backoff_holds_nothing_up() {
 #[test]
 fn an_exhausted_suspect_holds_nothing_up() {
     let mut leases = crashed(3, &[(0, 3, 0), (1, 3, 0)]);
-    let plan = leases.plan(at(0), 9, 9);
+    let plan = leases.plan(secs(0), 9, 9);
     assert_eq!(plan.exhausted.iter().map(|e| e.offset).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(plan.granted().map(|granted| granted.offset).collect::<Vec<_>>(), [2]);
 }
@@ -343,23 +348,23 @@ fn backoff_takes_any_count_and_any_table() {
 #[test]
 fn a_lease_begins_when_the_message_is_handed_out() {
     let mut leases = fresh();
-    let plan = leases.plan(at(0), 1, 1);
+    let plan = leases.plan(secs(0), 1, 1);
     leases.plan_logged(&plan);
     // The log took 20 of the 30 seconds.
-    leases.hand_out(&plan, at(20));
-    leases.expire(at(49));
+    leases.hand_out(&plan, secs(20));
+    leases.expire(secs(49));
     assert_eq!(leases.leased_len(), 1);
-    leases.expire(at(50));
+    leases.expire(secs(50));
     assert_eq!(leases.leased_len(), 0);
 }
 
 #[test]
 fn what_became_somebody_elses_while_the_log_took_long_is_not_handed_out() {
     let mut leases = fresh();
-    let slow = leases.plan(at(0), 1, 1);
+    let slow = leases.plan(secs(0), 1, 1);
     assert_eq!(take(&mut leases, at(30), 1, 1), [(0, 2)]);
-    leases.hand_out(&slow, at(50));
-    leases.expire(at(60));
+    leases.hand_out(&slow, secs(50));
+    leases.expire(secs(60));
     assert_eq!(leases.leased_len(), 0, "the lease of the other one was not extended");
 }
 
@@ -367,7 +372,7 @@ fn what_became_somebody_elses_while_the_log_took_long_is_not_handed_out() {
 fn what_was_leased_together_can_be_settled_in_any_order() {
     let in_order = |offsets: &[usize]| {
         let mut leases = fresh_with(limits());
-        let granted: Vec<_> = leases.plan(at(0), 5, 5).granted().collect();
+        let granted: Vec<_> = leases.plan(secs(0), 5, 5).granted().collect();
         for (done, &i) in offsets.iter().enumerate() {
             let Granted { offset, token, .. } = granted[i];
             assert!(leases.ack(offset, token + 1).is_err(), "that is its neighbour's: {offsets:?}");
@@ -386,8 +391,8 @@ fn what_was_leased_together_can_be_settled_in_any_order() {
 #[test]
 fn what_was_leased_together_and_ran_out_can_still_be_acknowledged_one_by_one() {
     let mut leases = fresh_with(limits());
-    let granted: Vec<_> = leases.plan(at(0), 3, 3).granted().collect();
-    leases.expire(at(31));
+    let granted: Vec<_> = leases.plan(secs(0), 3, 3).granted().collect();
+    leases.expire(secs(31));
     assert_eq!((leases.leased_len(), leases.waiting_len()), (0, 3));
     assert_eq!(leases.ack(1, granted[0].token), Err(Refused::Stale));
     assert_eq!(leases.ack(1, granted[1].token), Ok(()));

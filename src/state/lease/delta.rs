@@ -97,7 +97,7 @@ impl Leases {
     pub(crate) fn close(&mut self, now: Now) -> Progress {
         for (offsets, entry) in self.unsettled.iter_mut() {
             if let Hold::Leased { token, .. } = entry.hold {
-                entry.hold = Hold::Waiting { due: Due::at_once(now), last_token: token };
+                entry.hold = Hold::Waiting { due: Due::at_once(now.monotonic), last_token: token };
                 self.due.extend(offsets.map(|offset| (now.monotonic, offset)));
             }
         }

@@ -32,7 +32,7 @@ use crate::clock::Now;
 use crate::format::entry::Progress;
 use crate::mutant::{self, Mutant};
 
-pub(crate) use plan::{Exhausted, Granted, Plan, Reserve};
+pub(crate) use plan::{Exhausted, FreshRun, Granted, Plan, Reserve};
 pub(crate) use settle::Refused;
 
 /// How far ahead of the consumer delivery is logged, at first and at most.
@@ -127,8 +127,8 @@ struct Due {
 }
 
 impl Due {
-    fn at_once(now: Now) -> Self {
-        Self { at: now.monotonic, wall_ms: 0 }
+    fn at_once(now: Duration) -> Self {
+        Self { at: now, wall_ms: 0 }
     }
 }
 
@@ -224,14 +224,14 @@ impl Leases {
     }
 
     /// Ends the leases whose time is over; their attempts stay counted.
-    pub(crate) fn expire(&mut self, now: Now) {
-        if now.monotonic < self.earliest_until {
+    pub(crate) fn expire(&mut self, now: Duration) {
+        if now < self.earliest_until {
             return;
         }
         let mut earliest = Duration::MAX;
         for (offsets, entry) in self.unsettled.iter_mut() {
             let Hold::Leased { token, until, .. } = entry.hold else { continue };
-            if until > now.monotonic {
+            if until > now {
                 earliest = earliest.min(until);
                 continue;
             }
@@ -239,7 +239,7 @@ impl Leases {
             self.leased -= runs::length(&offsets);
             remove_all(&mut self.suspects, &offsets);
             self.suspect_leased = self.suspect_leased.filter(|leased| !offsets.contains(leased));
-            self.due.extend(offsets.map(|offset| (now.monotonic, offset)));
+            self.due.extend(offsets.map(|offset| (now, offset)));
         }
         self.earliest_until = earliest;
     }
@@ -341,7 +341,9 @@ impl Leases {
 
 /// Removes what a set holds within `range`.
 fn remove_all(set: &mut BTreeSet<u64>, range: &Range<u64>) {
-    while let Some(&number) = set.range(range.clone()).next() {
+    while !set.is_empty()
+        && let Some(&number) = set.range(range.clone()).next()
+    {
         set.remove(&number);
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::runs::length;
 use super::{AHEAD_MAX, AHEAD_MIN, AHEAD_TIME, Due, Hold, Leases, NO_TOKEN, Unsettled};
-use crate::clock::Now;
 use crate::format::entry::{Attempt, Progress};
 use crate::mutant::{self, Mutant};
 
@@ -77,8 +76,6 @@ pub(crate) struct Plan {
     /// Not for consumers: to be dead-lettered, then [`Leases::settle_exhausted`], or
     /// [`Leases::unbury`] if that fails. They need no entry in the log first.
     pub(crate) exhausted: Vec<Exhausted>,
-    /// What must be durable before a message of the plan is handed out.
-    pub(crate) log: Option<Progress>,
     reserve: Option<Reserve>,
     planned_at: Duration,
 }
@@ -92,6 +89,26 @@ impl Plan {
     /// How many there are of these.
     pub(crate) fn granted_len(&self) -> usize {
         self.redeliveries.len() + length(&self.fresh.offsets)
+    }
+
+    /// What must be durable before a message of the plan is handed out.
+    pub(crate) fn log(&self) -> Option<Progress> {
+        if self.redeliveries.is_empty() && self.reserve.is_none() {
+            return None;
+        }
+        let attempts = self
+            .redeliveries
+            .iter()
+            .filter(|_| !mutant::on(Mutant::AttemptNotLogged))
+            .map(|granted| Attempt { offset: granted.offset, count: granted.attempt, due_ms: 0 })
+            .collect();
+        let delivered = self.reserve.map_or(0, |reserve| reserve.delivered);
+        Some(Progress { delivered, attempts, ..Progress::default() })
+    }
+
+    /// Whether all that must be durable first is this reserve.
+    pub(crate) fn needs_only(&self, reserve: Reserve) -> bool {
+        self.reserve == Some(reserve) && self.redeliveries.is_empty()
     }
 
     /// Whether there is neither anything to hand out nor to dead-letter.
@@ -111,10 +128,13 @@ pub(super) struct Reserves {
     ahead: u64,
     last_ahead: u64,
     ahead_max: u64,
-    /// The time of the last plan, and of the last raise.
+    /// How far it ran when the group was last caught up or moved.
+    learned: u64,
+    /// The time of the last plan and up to where messages were there, and the time of the last raise.
     now: Duration,
+    visible_end: u64,
     raised_at: Duration,
-    /// Whether a plan has asked yet: an idle group reserves nothing.
+    /// Whether one was asked for yet: an idle group reserves nothing.
     in_use: bool,
     /// Distinguishes reserves from before a seek, which the log has forgotten.
     generation: u64,
@@ -131,7 +151,9 @@ impl Reserves {
             ahead: AHEAD_MIN.min(ahead_max),
             last_ahead: 0,
             ahead_max,
+            learned: 0,
             now: Duration::ZERO,
+            visible_end: 0,
             raised_at: Duration::ZERO,
             in_use: false,
             generation: 0,
@@ -150,7 +172,6 @@ impl Reserves {
         if next <= self.durable || mutant::on(Mutant::ReserveNotLogged) {
             return None;
         }
-        self.in_use = true;
         // A reserve that is on its way is asked for again rather than raised: the poll that
         // asked first may still fail to log it.
         Some(if next <= self.asked { self.current() } else { self.raise(next) })
@@ -160,20 +181,38 @@ impl Reserves {
     /// reserved is a suspect after a crash, and then delivered alone.
     fn raise(&mut self, next: u64) -> Reserve {
         let lasted = self.now.saturating_sub(self.raised_at);
-        self.raised_at = self.now;
-        if lasted > 10 * AHEAD_TIME {
+        if !self.is_at_speed() {
             self.ahead = (self.ahead / 2).max(AHEAD_MIN).min(self.ahead_max);
+            self.learned = 0;
         }
-        self.asked = next.saturating_add(self.ahead);
-        self.last_ahead = self.ahead;
+        (self.raised_at, self.in_use) = (self.now, true);
+        self.asked = self.reach(next);
+        self.last_ahead = self.asked - next;
         if lasted < AHEAD_TIME {
             self.ahead = (self.ahead * 2).min(self.ahead_max);
         }
         self.current()
     }
 
+    /// Up to where a reserve goes that is raised now.
+    fn reach(&self, next: u64) -> u64 {
+        next.saturating_add(self.ahead.max(self.learned_of_what_is_there(next)))
+    }
+
+    /// What is there already will be wanted as fast as what was there before; nothing is known of what
+    /// is still to come.
+    fn learned_of_what_is_there(&self, next: u64) -> u64 {
+        self.learned.min(self.visible_end.saturating_sub(next))
+    }
+
+    /// Whether the last reserve was raised so lately that the consumer's speed is known.
+    fn is_at_speed(&self) -> bool {
+        self.now.saturating_sub(self.raised_at) <= 10 * AHEAD_TIME
+    }
+
     /// The group is caught up: what is reserved in vain, a crash delivers as suspects.
     fn slow_down(&mut self) {
+        self.learned = self.learned.max(self.ahead);
         self.ahead = AHEAD_MIN.min(self.ahead_max);
         self.last_ahead = self.ahead;
     }
@@ -189,10 +228,10 @@ impl Leases {
     ///
     /// If the plan has a `log`, it must be durable before a message is handed out. Then call
     /// [`Self::plan_logged`], or [`Self::plan_failed`] if it could not be logged.
-    pub(crate) fn plan(&mut self, now: Now, max: usize, visible_end: u64) -> Plan {
+    pub(crate) fn plan(&mut self, now: Duration, max: usize, visible_end: u64) -> Plan {
         self.expire(now);
-        self.reserves.now = now.monotonic;
-        let mut plan = Plan { planned_at: now.monotonic, ..Plan::default() };
+        (self.reserves.now, self.reserves.visible_end) = (now, visible_end);
+        let mut plan = Plan { planned_at: now, ..Plan::default() };
         if self.suspect_leased.is_some() {
             return plan;
         }
@@ -216,7 +255,6 @@ impl Leases {
         if plan.is_empty() && room > 0 && self.next >= visible_end {
             self.reserves.slow_down();
         }
-        plan.log = log_of(&plan);
         plan
     }
 
@@ -228,19 +266,14 @@ impl Leases {
     }
 
     /// Lets the leases of `plan` begin now: how long the poll waited for the log is not taken from
-    /// its consumer's time.
-    pub(crate) fn hand_out(&mut self, plan: &Plan, now: Now) {
-        let begun = now.monotonic.saturating_add(self.limits.lease);
+    /// its consumer's time. Returns what of the first deliveries is leased to it still.
+    pub(crate) fn hand_out(&mut self, plan: &Plan, now: Duration) -> Vec<FreshRun> {
+        let begun = now.saturating_add(self.limits.lease);
         for &Granted { offset, token, .. } in &plan.redeliveries {
             let alone = FreshRun { offsets: offset..offset + 1, first_token: token };
             self.unsettled.extend_held_of(&alone, begun);
         }
-        self.unsettled.extend_held_of(&plan.fresh, begun);
-    }
-
-    /// What of the first deliveries of `plan` is leased to it still.
-    pub(crate) fn held_of(&self, plan: &Plan) -> Vec<FreshRun> {
-        self.unsettled.held_of(&plan.fresh)
+        self.unsettled.extend_held_of(&plan.fresh, begun)
     }
 
     /// The log of `plan` did not become durable: ends its leases as if they had not been.
@@ -270,8 +303,19 @@ impl Leases {
         // Half of the largest one may be used up while the next raise is synced.
         let is_largest = reserves.last_ahead == AHEAD_MAX;
         let kept = if is_largest { AHEAD_MAX / 4 * 3 } else { reserves.last_ahead / 2 };
-        let low = remaining < kept && reserves.asked < u64::MAX;
+        // Where all that is there is reserved, the same would be logged again and again.
+        let low = remaining < kept && reserves.asked < reserves.reach(self.next);
         (reserves.in_use && low).then(|| reserves.raise(self.next))
+    }
+
+    /// The reserve that a consumer will want which was as fast just before the group was moved: to be
+    /// logged with the move.
+    pub(crate) fn wants_reserve_after_seek(&mut self, now: Duration) -> Option<Reserve> {
+        let reserves = &mut self.reserves;
+        reserves.now = now;
+        let learned = reserves.learned_of_what_is_there(self.next);
+        let is_wanted = learned > AHEAD_MIN && reserves.is_at_speed();
+        is_wanted.then(|| reserves.raise(self.next))
     }
 
     /// `reserve` is durable: offsets below it may be delivered without waiting for the log.
@@ -302,11 +346,11 @@ impl Leases {
         }
     }
 
-    fn next_due(&self, now: Now) -> Option<u64> {
-        self.due.first().filter(|&&(due, _)| due <= now.monotonic).map(|&(_, offset)| offset)
+    fn next_due(&self, now: Duration) -> Option<u64> {
+        self.due.first().filter(|&&(due, _)| due <= now).map(|&(_, offset)| offset)
     }
 
-    fn lease_again(&mut self, offset: u64, now: Now, plan: &mut Plan) {
+    fn lease_again(&mut self, offset: u64, now: Duration, plan: &mut Plan) {
         let token = self.take_tokens(1);
         let until = self.lease_until(now);
         let mut entry = self.unsettled.get(offset).expect("what is due is unsettled");
@@ -335,7 +379,7 @@ impl Leases {
         plan.redeliveries.push(Granted { offset, token, attempt });
     }
 
-    fn lease_fresh(&mut self, max: usize, visible_end: u64, now: Now) -> FreshRun {
+    fn lease_fresh(&mut self, max: usize, visible_end: u64, now: Duration) -> FreshRun {
         let offsets = self.fresh_range(max, visible_end);
         if offsets.is_empty() {
             return FreshRun::default();
@@ -356,23 +400,9 @@ impl Leases {
         first
     }
 
-    fn lease_until(&mut self, now: Now) -> Duration {
-        let until = now.monotonic.saturating_add(self.limits.lease);
+    fn lease_until(&mut self, now: Duration) -> Duration {
+        let until = now.saturating_add(self.limits.lease);
         self.earliest_until = self.earliest_until.min(until);
         until
     }
-}
-
-fn log_of(plan: &Plan) -> Option<Progress> {
-    if plan.redeliveries.is_empty() && plan.reserve.is_none() {
-        return None;
-    }
-    let attempts = plan
-        .redeliveries
-        .iter()
-        .filter(|_| !mutant::on(Mutant::AttemptNotLogged))
-        .map(|granted| Attempt { offset: granted.offset, count: granted.attempt, due_ms: 0 })
-        .collect();
-    let delivered = plan.reserve.map_or(0, |reserve| reserve.delivered);
-    Some(Progress { delivered, attempts, ..Progress::default() })
 }

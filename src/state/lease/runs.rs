@@ -46,7 +46,7 @@ impl Runs {
     }
 
     pub(super) fn get(&self, offset: u64) -> Option<Unsettled> {
-        let (_, run) = self.by_last.range(offset..).next()?;
+        let (_, run) = self.run_from(offset)?;
         (run.first <= offset).then(|| run.of_first.behind(offset - run.first))
     }
 
@@ -71,8 +71,7 @@ impl Runs {
     /// Removes the first offsets within `range` that are of one run, if there are any; returns them
     /// and what is known of the first.
     pub(super) fn take_within(&mut self, range: &Range<u64>) -> Option<(Range<u64>, Unsettled)> {
-        let (&last, run) = self.by_last.range_mut(range.start..).next()?;
-        let whole = *run;
+        let (last, whole) = self.run_from(range.start)?;
         let taken = whole.first.max(range.start)..(last + 1).min(range.end);
         if taken.is_empty() {
             return None;
@@ -80,7 +79,7 @@ impl Runs {
         self.len -= length(&taken);
         let at = |offset: u64| whole.of_first.behind(offset - whole.first);
         if taken.end <= last {
-            *run = Run { first: taken.end, of_first: at(taken.end) };
+            self.by_last.insert(last, Run { first: taken.end, of_first: at(taken.end) });
         } else {
             self.by_last.remove(&last);
         }
@@ -90,49 +89,42 @@ impl Runs {
         Some((taken.clone(), at(taken.start)))
     }
 
+    /// The run that holds `offset`, or the next one above, and its last offset.
+    fn run_from(&self, offset: u64) -> Option<(u64, Run)> {
+        // Mostly it is the first: what is settled in order is, and it is found sooner.
+        let first = self.by_last.first_key_value().filter(|(last, _)| offset <= **last);
+        let found = first.or_else(|| self.by_last.range(offset..).next());
+        found.map(|(last, run)| (*last, *run))
+    }
+
     /// The runs, lowest first, each with what is known of its first offset. It may be changed for
     /// all of them.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Range<u64>, &mut Unsettled)> {
         self.by_last.iter_mut().map(|(last, run)| (run.first..last + 1, &mut run.of_first))
     }
 
-    /// The parts of what a poll has leased that are leased to it still.
-    pub(super) fn held_of(&self, fresh: &FreshRun) -> Vec<FreshRun> {
-        let last = fresh.offsets.end.saturating_sub(1);
-        if self.by_last.get(&last).is_some_and(|run| run.is_all_of(fresh)) {
+    /// Lets what a poll has leased last until then, as far as it is leased to it still; returns the
+    /// parts of which that is true.
+    pub(super) fn extend_held_of(&mut self, fresh: &FreshRun, end: Duration) -> Vec<FreshRun> {
+        // Mostly nobody else has come in between.
+        if let Some(mut newest) = self.by_last.last_entry()
+            && newest.key() + 1 == fresh.offsets.end
+            && newest.get().first == fresh.offsets.start
+            && newest.get().is_of(fresh)
+        {
+            newest.get_mut().extend(end);
             return vec![fresh.clone()];
         }
-        let of_poll = self.by_last.range(fresh.offsets.start..);
+        let of_poll = self.by_last.range_mut(fresh.offsets.start..);
         of_poll
             .take_while(|(_, run)| run.first < fresh.offsets.end)
             .filter(|(_, run)| run.is_of(fresh))
-            .map(|(last, run)| FreshRun {
-                offsets: run.first..last + 1,
-                first_token: fresh.first_token + (run.first - fresh.offsets.start),
+            .map(|(last, run)| {
+                run.extend(end);
+                let first_token = fresh.first_token + (run.first - fresh.offsets.start);
+                FreshRun { offsets: run.first..last + 1, first_token }
             })
             .collect()
-    }
-
-    /// Lets what a poll has leased last until then, as far as it is leased to it still.
-    pub(super) fn extend_held_of(&mut self, fresh: &FreshRun, end: Duration) {
-        let last = fresh.offsets.end.saturating_sub(1);
-        if let Some(run) = self.by_last.get_mut(&last)
-            && run.is_all_of(fresh)
-            && let Hold::Leased { until, .. } = &mut run.of_first.hold
-        {
-            *until = end;
-            return;
-        }
-        for (_, run) in self.by_last.range_mut(fresh.offsets.start..) {
-            if run.first >= fresh.offsets.end {
-                break;
-            }
-            if run.is_of(fresh)
-                && let Hold::Leased { until, .. } = &mut run.of_first.hold
-            {
-                *until = end;
-            }
-        }
     }
 
     #[cfg(test)]
@@ -148,10 +140,10 @@ impl Runs {
 }
 
 impl Run {
-    /// Whether it is all of what a poll has leased, which ends where it does. Mostly it is: nobody
-    /// else has come in between.
-    fn is_all_of(&self, fresh: &FreshRun) -> bool {
-        self.first == fresh.offsets.start && self.is_of(fresh)
+    fn extend(&mut self, end: Duration) {
+        if let Hold::Leased { until, .. } = &mut self.of_first.hold {
+            *until = end;
+        }
     }
 
     /// Whether it is a part of what a poll has leased. Runs part, and never join.

@@ -107,7 +107,7 @@ impl Leases {
     /// Refuses a lease that is over.
     pub(crate) fn release(&mut self, offset: u64, token: u64, now: Now) -> Result<(), Refused> {
         let count = self.held(offset, token)?;
-        self.end_lease(offset, count.saturating_sub(1), Due::at_once(now), token);
+        self.end_lease(offset, count.saturating_sub(1), Due::at_once(now.monotonic), token);
         self.delta.touch(offset);
         Ok(())
     }
@@ -119,7 +119,7 @@ impl Leases {
     /// Refuses a lease that is over.
     pub(crate) fn drop_lease(&mut self, offset: u64, token: u64, now: Now) -> Result<(), Refused> {
         let count = self.held(offset, token)?;
-        self.end_lease(offset, count, Due::at_once(now), token);
+        self.end_lease(offset, count, Due::at_once(now.monotonic), token);
         Ok(())
     }
 
@@ -282,7 +282,11 @@ impl Leases {
 
     /// Forgets offsets as unsettled ones.
     fn detach(&mut self, range: &Range<u64>) {
-        while let Some((offsets, entry)) = self.unsettled.take_within(range) {
+        let mut left = range.clone();
+        while !left.is_empty()
+            && let Some((offsets, entry)) = self.unsettled.take_within(&left)
+        {
+            left.start = offsets.end;
             match entry.hold {
                 Hold::Leased { .. } => self.leased -= length(&offsets),
                 Hold::Waiting { due, .. } => {
