@@ -64,6 +64,38 @@ fn an_unclean_end_writes_the_unproven_tail_again() {
 }
 
 #[test]
+fn what_lies_behind_a_copied_end_is_cut_off_unless_it_is_little() {
+    const FILE_BYTES: u64 = 16 * 1024;
+    let (mut cut, mut left) = (0, 0);
+    for records in 2.. {
+        let machine = Machine::new(1);
+        let options = || small().segment_bytes(FILE_BYTES);
+        let log = machine.open(options());
+        fill(&topic(&log), 0..records);
+        if log.stats().rolls > 0 {
+            break;
+        }
+        machine.disk.crash(Crash::Kill);
+        drop(log);
+        let log = machine.open(options());
+        let files: Vec<u64> =
+            machine.segments().iter().map(|(_, bytes)| bytes.len() as u64).collect();
+        assert_eq!((files.len(), log.stats().segments), (2, 2), "{records} records");
+        assert_eq!(log.stats().segment_bytes, files.iter().sum::<u64>());
+        let used = log.report().replayed_bytes - log.report().rewritten_bytes;
+        if files[0] == FILE_BYTES {
+            assert!(used >= FILE_BYTES * 3 / 4, "{used} bytes are used");
+            left += 1;
+        } else {
+            assert!(files[0] < used + 1024, "{} bytes for {used}", files[0]);
+            cut += 1;
+        }
+        assert_holds(&topic(&log), 0..records);
+    }
+    assert!(cut > 0 && left > 0, "{cut} cut, {left} left");
+}
+
+#[test]
 fn the_end_of_an_idle_process_leaves_nothing_to_write_again() {
     for crash in [Crash::Kill, Crash::Power] {
         let machine = Machine::new(1);

@@ -20,6 +20,10 @@ use crate::storage::{Storage, read_full};
 use super::replay::Replay;
 use super::snapshot::Snapshot;
 
+/// No more than one of so many parts of a file is left behind its end: whoever opens the log waits
+/// while blocks are freed, and for a few of them longer than for any sync.
+const REST_PARTS: u64 = 8;
+
 /// A segment whose end nobody can vouch for.
 pub(super) struct Part {
     pub(super) segment: Segment,
@@ -142,7 +146,12 @@ pub(super) fn rewrite(
             writer::mark(old, &sealed)?;
         }
         left_bytes = old.file_at(base) + HEADER_BYTES as u64;
-        old.file.set_size(left_bytes).map_err(|e| Error::io("cut", &old.name, e))?;
+        let rest_bytes = old.file_bytes.saturating_sub(left_bytes);
+        if rest_bytes > old.file_bytes / REST_PARTS {
+            old.file.set_size(left_bytes).map_err(|e| Error::io("cut", &old.name, e))?;
+        } else {
+            left_bytes += rest_bytes;
+        }
     }
     Ok((segment, state, left_bytes))
 }
