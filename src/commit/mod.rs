@@ -36,7 +36,7 @@ use crate::segment::{Active, Segments, Starts, Tail};
 use crate::state::State;
 use crate::storage::{Storage, StorageFile};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, Signal, Tally};
+use crate::sync::{Mutex, Signal, Tally};
 use crate::watermark::{Ack, PoisonLatch, Watermarks};
 use answers::Callbacks;
 use blocks::CommitSizes;
@@ -87,6 +87,10 @@ pub(crate) trait Rider: Send + Sync + std::fmt::Debug {
 struct Riders {
     waiting: Vec<Weak<dyn Rider>>,
     since: Option<Duration>,
+    /// The committer comes by by itself, in time for whoever announces a change now.
+    are_expected: bool,
+    /// Some have announced a change since the committer looked.
+    have_come: bool,
 }
 
 /// Numbers for `Log::stats`.
@@ -308,15 +312,13 @@ impl Commits {
     pub(crate) fn add_rider(&self, rider: Weak<dyn Rider>) {
         let mut riders = self.riders.lock();
         riders.waiting.push(rider);
-        let is_first = riders.since.is_none();
         riders.since.get_or_insert_with(|| self.clock.monotonic());
+        riders.have_come = true;
+        let are_expected = std::mem::replace(&mut riders.are_expected, true);
         drop(riders);
         self.has_riders.store(true, Ordering::Release);
-        // The background thread sees to it that they do not wait for long. Mostly it comes back by
-        // itself in time.
-        let is_attended = |core: MutexGuard<'_, Core>| core.attended.is_some();
-        // It may be a destructor that announces them.
-        if is_first && !self.core.lock_in_drop().is_some_and(is_attended) {
+        // The background thread sees to it that they do not wait for long.
+        if !are_expected {
             self.work.notify();
         }
     }
@@ -324,6 +326,18 @@ impl Commits {
     /// Since when the longest-waiting change waits for a write.
     pub(crate) fn riders_since(&self) -> Option<Duration> {
         self.riders.lock().since
+    }
+
+    /// How long the committer may sleep if no change is to wait for a write longer than `delay`. Where
+    /// changes come, more of them will: it comes by once more, and is not woken for each.
+    pub(crate) fn expect_riders(&self, delay: Duration) -> Option<Duration> {
+        let mut riders = self.riders.lock();
+        let have_come = std::mem::replace(&mut riders.have_come, false);
+        riders.are_expected = have_come || riders.since.is_some();
+        let Some(since) = riders.since else { return have_come.then_some(delay) };
+        // What has been due longer found no room, and whoever tried knows when to try again.
+        let left = (since + delay).checked_sub(self.clock.monotonic());
+        left.filter(|left| !left.is_zero())
     }
 
     /// Lets everything that waits for a write ride along.

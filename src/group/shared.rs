@@ -240,22 +240,21 @@ impl GroupShared {
         before.is_eased(runtime.leases.held_back())
     }
 
-    /// Queues what is not logged yet; returns the ticket of the write that carries it.
+    /// Queues what is not logged yet, for the caller to commit; returns the ticket of the write that
+    /// carries it.
     pub(crate) fn log_delta(&self, runtime: &mut Runtime) -> Result<Option<Arc<Ticket>>> {
         let Some(delta) = runtime.leases.take_delta() else { return Ok(None) };
-        let (bytes, logged) = (progress_bytes(&delta), delta.clone());
-        let enlisted = self.commits.enlist(Class::Progress, bytes, |enlisting| {
-            enlisting.progress(self.id, logged);
+        let (bytes, mut left) = (progress_bytes(&delta), Some(delta));
+        let enlisted = self.commits.enlist_to_commit(Class::Progress, bytes, |enlisting| {
+            enlisting.progress(self.id, left.take().expect("it is queued once"));
             Ok(())
         });
-        match enlisted {
-            Ok(((), ticket)) => Ok(Some(ticket)),
-            Err(error) => {
-                runtime.leases.put_back(delta);
-                self.changed(runtime);
-                Err(error)
-            }
+        if let Some(delta) = left {
+            // It was not queued, and the error says why.
+            runtime.leases.put_back(delta);
+            self.changed(runtime);
         }
+        enlisted.map(|((), ticket)| Some(ticket))
     }
 
     /// Ends all leases and logs exactly how far the group is.
