@@ -39,7 +39,7 @@ use callgrind::Counts;
 /// is printed suggests a bound, a tenth above what was counted. Whoever makes an operation cheaper
 /// lowers its bound with the same commit; one that is printed as loose no longer finds that a fifth
 /// is added.
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 11] = [
     row("append, synced", 4_560, workloads::append_synced),
     row("append, never synced", 4_480, workloads::append_never),
     row("submit, 128 in flight, synced", 1_430, workloads::submit_synced),
@@ -49,6 +49,7 @@ const ROWS: [Row; 10] = [
     row("poll 100, per message", 270, workloads::poll_hundreds),
     row("poll 1", 3_560, workloads::poll_single),
     row("ack", 630, workloads::ack),
+    row("ack, each committed", 7_310, workloads::ack_and_commit),
     row("append, poll 100, ack, commit", 6_410, workloads::cycle),
 ];
 

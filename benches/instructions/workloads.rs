@@ -154,6 +154,19 @@ pub(crate) fn ack(directory: &Path, operations: usize) -> Outcome {
     Ok(())
 }
 
+/// `ack` of messages that were polled before, each made durable by itself.
+pub(crate) fn ack_and_commit(directory: &Path, operations: usize) -> Outcome {
+    let (_log, topic) = fill_and_open(directory)?;
+    let group = group_of(&topic)?;
+    let mut polled = ManuallyDrop::new(group.poll(BACKLOG / 4, Duration::ZERO)?.into_iter());
+    assert!(polled.len() >= operations, "enough messages wait: {}", polled.len());
+    for message in polled.by_ref().take(operations) {
+        message.ack()?;
+        group.commit()?;
+    }
+    Ok(())
+}
+
 /// The whole way of a message: appended, polled, acknowledged, its progress durable.
 pub(crate) fn cycle(directory: &Path, operations: usize) -> Outcome {
     let (log, topic) = open(directory, SyncPolicy::default())?;

@@ -26,6 +26,11 @@ const PROGRESS_BYTES: usize = 48;
 /// How many messages one cumulative acknowledgement covers. It waits for a sync, which takes as
 /// long as reading thousands of messages.
 const CUMULATIVE: usize = 100_000;
+/// How many bytes of payload a batch has that fills a topic.
+pub(crate) const BATCH_BYTES: usize = 1024 * 1024;
+/// The same where commits are measured afterwards. Behind larger batches the log has no zeros in its
+/// next segment, as large commits do without, and the raw side has them.
+const SMALL_BATCH_BYTES: usize = 64 * 1024;
 /// Longer than a row takes.
 const LEASE: Duration = Duration::from_secs(3600);
 
@@ -137,10 +142,11 @@ pub(crate) fn group_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Fills a topic with stamped messages, about as many bytes as a segment has.
-pub(crate) fn fill(topic: &Topic, payload_bytes: usize) -> ackline::Result<u64> {
+/// Fills a topic with stamped messages, about as many bytes as a segment has, in batches of so many
+/// bytes of payload.
+pub(crate) fn fill(topic: &Topic, payload_bytes: usize, batch: usize) -> ackline::Result<u64> {
     let records = (FILE_BYTES / entry_bytes(payload_bytes)) as u64;
-    let batch = 1024 * 1024 / payload_bytes;
+    let batch = batch / payload_bytes;
     for first in (0..records).step_by(batch) {
         topic.append_batch(stamped(first..records.min(first + batch as u64), payload_bytes))?;
     }
@@ -176,7 +182,8 @@ impl Polls {
         let directory = directory.join("polled");
         std::fs::create_dir_all(&directory)?;
         let log = kept().open(&directory)?;
-        let records = fill(&log.topic("measured")?, way.payload_bytes)?;
+        let batch = if way.acks == Acks::Durable { SMALL_BATCH_BYTES } else { BATCH_BYTES };
+        let records = fill(&log.topic("measured")?, way.payload_bytes, batch)?;
         log.close()?;
         let policy = SyncPolicy::default();
         Ok(Self { way, policy, directory, records, opened: Mutex::new(None) })

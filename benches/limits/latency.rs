@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ackline::{Group, Log, Offset, Topic};
 
-use crate::consumers::fill;
+use crate::consumers::{BATCH_BYTES, fill};
 use crate::measure::{Counts, Meter, Side, peek_stamp};
 use crate::process;
 use crate::queue::{Queue, counts_of, kept};
@@ -51,7 +51,7 @@ struct Opened {
 impl Beside {
     fn new(directory: &Path, is_read: bool) -> Result<Self, Box<dyn Error>> {
         let log = kept().open(directory)?;
-        let records = fill(&log.topic("backlog")?, PAYLOAD_BYTES)?;
+        let records = fill(&log.topic("backlog")?, PAYLOAD_BYTES, BATCH_BYTES)?;
         log.close()?;
         let directory = directory.to_owned();
         Ok(Self { directory, records, is_read, opened: Mutex::new(None) })

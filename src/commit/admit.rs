@@ -44,6 +44,16 @@ impl Commits {
         Ok(enlisted)
     }
 
+    /// The same for a caller who commits them at once, and for whom the background need not look.
+    pub(crate) fn enlist_to_commit<R>(
+        &self,
+        class: Class,
+        bytes: usize,
+        add: impl FnOnce(&mut Enlisting<'_>) -> Result<R>,
+    ) -> Result<(R, Arc<Ticket>)> {
+        self.admit(class, bytes)?.enlist(bytes, add)
+    }
+
     /// Has the background commit what is queued at once, if nobody does.
     pub(crate) fn hurry(&self) {
         let mut core = self.core.lock();

@@ -299,18 +299,16 @@ impl Commits {
     /// Makes everything durable that is written, beside the leader if there is one.
     pub(crate) fn sync_written(&self) -> Result<(), Error> {
         self.latch.check()?;
+        // Without the writer: whoever leads has it until another sync is done.
+        if self.marks.durable() >= self.marks.written() {
+            self.settle();
+            return Ok(());
+        }
         let (active, end) = {
             let mut writer = self.writer.lock();
-            let end = self.marks.written();
-            if self.marks.durable() >= end {
-                // Whoever lets go of the writer now waits for the next sync to have it again.
-                drop(writer);
-                self.settle();
-                return Ok(());
-            }
             writer.unsynced_since = None;
             writer.unsynced_bytes = 0;
-            (self.segments.active(), end)
+            (self.segments.active(), self.marks.written())
         };
         let syncing = self.syncing.lock();
         self.latch.check()?;

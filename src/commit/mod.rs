@@ -17,6 +17,7 @@ mod leader;
 pub(crate) mod policy;
 pub(crate) mod queue;
 pub(crate) mod replicas;
+pub(crate) mod riders;
 mod roll;
 
 pub(crate) use roll::FIRST_SEGMENT_BYTES;
@@ -36,13 +37,14 @@ use crate::segment::{Active, Segments, Starts, Tail};
 use crate::state::State;
 use crate::storage::{Storage, StorageFile};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, Signal, Tally};
+use crate::sync::{Mutex, Signal, Tally};
 use crate::watermark::{Ack, PoisonLatch, Watermarks};
 use answers::Callbacks;
 use blocks::CommitSizes;
 use policy::SyncPolicy;
 use queue::{Core, Media};
 use replicas::{Replicas, Standing, Unseen};
+use riders::Riders;
 
 /// What the commit machinery is told at open.
 #[derive(Clone, Debug)]
@@ -74,19 +76,6 @@ pub(crate) enum Marked {
     NotDurable,
     /// Someone else writes.
     Busy,
-}
-
-/// Something with changes that ride along on the next write.
-pub(crate) trait Rider: Send + Sync + std::fmt::Debug {
-    /// Queues the changes without waiting for anything; keeps them if that cannot be done now.
-    fn ride(&self);
-}
-
-/// Groups with changes that are not logged, and since when the first of them waits.
-#[derive(Debug, Default)]
-struct Riders {
-    waiting: Vec<Weak<dyn Rider>>,
-    since: Option<Duration>,
 }
 
 /// Numbers for `Log::stats`.
@@ -313,47 +302,6 @@ impl Commits {
         // What left the queue may still be on its way; the writer's lock waits for it.
         drop(self.writer.lock());
         self.latch.check()
-    }
-
-    /// Announces changes that shall ride along on the next write.
-    pub(crate) fn add_rider(&self, rider: Weak<dyn Rider>) {
-        let mut riders = self.riders.lock();
-        riders.waiting.push(rider);
-        let is_first = riders.since.is_none();
-        riders.since.get_or_insert_with(|| self.clock.monotonic());
-        drop(riders);
-        self.has_riders.store(true, Ordering::Release);
-        // The background thread sees to it that they do not wait for long. Mostly it comes back by
-        // itself in time.
-        let is_attended = |core: MutexGuard<'_, Core>| core.attended.is_some();
-        // It may be a destructor that announces them.
-        if is_first && !self.core.lock_in_drop().is_some_and(is_attended) {
-            self.work.notify();
-        }
-    }
-
-    /// Since when the longest-waiting change waits for a write.
-    pub(crate) fn riders_since(&self) -> Option<Duration> {
-        self.riders.lock().since
-    }
-
-    /// Lets everything that waits for a write ride along.
-    pub(crate) fn board_riders(&self) {
-        if !self.has_riders.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let waiting = std::mem::take(&mut self.riders.lock().waiting);
-        for rider in waiting {
-            if let Some(rider) = rider.upgrade() {
-                rider.ride();
-            }
-        }
-        // Those who found no room have waited since before. They announce nothing anew: the
-        // background thread, which may be the one that is here, would never come to rest.
-        let mut left = self.riders.lock();
-        if left.waiting.is_empty() {
-            left.since = None;
-        }
     }
 
     /// How long a marker has been due, if one is: the log is idle and its end is not marked.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commit::queue::TopicRuntime;
-use crate::commit::{Class, Commits, Rider};
+use crate::commit::riders::Rider;
+use crate::commit::{Class, Commits};
 use crate::error::{Error, Result};
 use crate::format::entry::Progress;
 use crate::format::name;
@@ -240,22 +241,21 @@ impl GroupShared {
         before.is_eased(runtime.leases.held_back())
     }
 
-    /// Queues what is not logged yet; returns the ticket of the write that carries it.
+    /// Queues what is not logged yet, for the caller to commit; returns the ticket of the write that
+    /// carries it.
     pub(crate) fn log_delta(&self, runtime: &mut Runtime) -> Result<Option<Arc<Ticket>>> {
         let Some(delta) = runtime.leases.take_delta() else { return Ok(None) };
-        let (bytes, logged) = (progress_bytes(&delta), delta.clone());
-        let enlisted = self.commits.enlist(Class::Progress, bytes, |enlisting| {
-            enlisting.progress(self.id, logged);
+        let (bytes, mut left) = (progress_bytes(&delta), Some(delta));
+        let enlisted = self.commits.enlist_to_commit(Class::Progress, bytes, |enlisting| {
+            enlisting.progress(self.id, left.take().expect("it is queued once"));
             Ok(())
         });
-        match enlisted {
-            Ok(((), ticket)) => Ok(Some(ticket)),
-            Err(error) => {
-                runtime.leases.put_back(delta);
-                self.changed(runtime);
-                Err(error)
-            }
+        if let Some(delta) = left {
+            // It was not queued, and the error says why.
+            runtime.leases.put_back(delta);
+            self.changed(runtime);
         }
+        enlisted.map(|((), ticket)| Some(ticket))
     }
 
     /// Queues a reserve that later polls need. If it cannot be logged now, one of those logs it and says

@@ -79,11 +79,8 @@ fn commit_and_attend(shared: &Shared, seen: &mut u64) -> Option<Duration> {
     let back_after = if commits.attend(seen) {
         Some(COME_BACK_AFTER)
     } else {
-        // Who announced a change up to now may have relied on another round. What has been due
-        // longer found no room in this one, which says itself when to try again.
-        let now = commits.clock.monotonic();
-        let due = commits.riders_since().map(|since| since + shared.limits.ack_delay_max);
-        due.and_then(|due| due.checked_sub(now)).filter(|left| !left.is_zero())
+        // Who announced a change up to now may have relied on another round.
+        commits.expect_riders(shared.limits.ack_delay_max)
     };
     sleep.into_iter().chain(back_after).min()
 }
@@ -293,6 +290,42 @@ mod tests {
         let mut seen = 0;
         commit_and_attend(shared, &mut seen);
         assert_eq!(commit_and_attend(shared, &mut seen), None);
+    }
+
+    #[test]
+    fn acknowledgements_that_keep_coming_wake_the_committer_once() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new());
+        let options = Options::new().simulated(Arc::new(clock.clone()), 1);
+        let log = options.open_on(disk.storage()).expect("opens");
+        let (topic, shared) = (log.topic("t").expect("a topic"), &log.handle.shared);
+        let group = topic.group("g").expect("a group");
+        topic.append_batch(["1", "2", "3", "4"]).expect("appends");
+        let mut polled = group.poll(4, Duration::ZERO).expect("polls").into_iter();
+        let (work, mut seen) = (&shared.commits.work, 0);
+        let mut is_woken_by_next = || {
+            let before = work.observe();
+            polled.next().expect("it was leased").ack().expect("acks");
+            let is_woken = work.observe() != before;
+            group.commit().expect("commits");
+            is_woken
+        };
+        // What the poll has logged ahead is left to the committer, which is awake for it.
+        while shared.commits.attend(&mut seen) {
+            commit_once(shared, Commits::drain);
+        }
+        commit_and_attend(shared, &mut seen);
+        assert!(is_woken_by_next(), "nobody looks after it");
+        let sleep = commit_and_attend(shared, &mut seen);
+        assert!(sleep.is_some_and(|sleep| sleep <= shared.limits.ack_delay_max), "{sleep:?}");
+        assert!(!is_woken_by_next());
+        clock.advance(shared.limits.ack_delay_max);
+        commit_and_attend(shared, &mut seen);
+        assert!(!is_woken_by_next(), "more have come since it looked");
+        for _ in 0..2 {
+            clock.advance(shared.limits.ack_delay_max);
+            commit_and_attend(shared, &mut seen);
+        }
+        assert!(is_woken_by_next(), "none have come for a while");
     }
 
     /// How many calls a round makes in which it prepares the next segment, for payloads of a size.

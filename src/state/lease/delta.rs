@@ -60,7 +60,7 @@ impl Leases {
             delta.acked.insert(first.start..last.end);
         }
         if let Some(first) = delta.acked.first()
-            && first.start < self.floor
+            && first.end < self.floor
         {
             delta.acked.insert(first.start..self.floor);
         }
