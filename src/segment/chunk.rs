@@ -78,7 +78,10 @@ pub(crate) enum At {
         to: Position,
     },
     /// The chunk ends before the frame does.
-    Cut,
+    Cut {
+        /// How many bytes from there on are wanted, as far as is known.
+        bytes: usize,
+    },
 }
 
 impl Chunk {
@@ -92,7 +95,7 @@ impl Chunk {
         let from = self.origin + usize_of(at.0 - self.start.0);
         let until = self.origin + usize_of(self.end.0 - self.start.0);
         if until < from + HEADER_BYTES {
-            return Ok(At::Cut);
+            return Ok(At::Cut { bytes: HEADER_BYTES });
         }
         let byte = file_at + (at.0 - self.start.0);
         let header = match Header::decode(&self.buffer[from..until], self.salt) {
@@ -111,7 +114,7 @@ impl Chunk {
         };
         let body = from + HEADER_BYTES..from + usize_of(header.frame_bytes());
         if body.end > until {
-            return Ok(At::Cut);
+            return Ok(At::Cut { bytes: body.end - from });
         }
         if !self.trusted && !mutant::on(Mutant::SkipBodyChecksumInReads) {
             let found = crc32fast::hash(&self.buffer[body.clone()]);

@@ -218,7 +218,8 @@ impl TopicCursor {
                     return Err(Error::corrupt(&source.file, byte, "a visible message", found));
                 }
                 // The chunk ends within the frame: read from the frame's beginning, and more.
-                At::Cut => {
+                At::Cut { bytes: wanted } => {
+                    bytes = bytes.max(wanted);
                     let Some(next) = segments.fetch(at, visible, bytes)? else {
                         self.source = None;
                         return Ok(true);

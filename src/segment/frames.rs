@@ -247,7 +247,7 @@ impl Source {
         while at < until && chunk.holds(at) {
             let frame = match chunk.look(at, &self.file, self.file_at)? {
                 At::Frame(frame) => frame,
-                At::Cut => break,
+                At::Cut { .. } => break,
                 At::Gap { to } => {
                     if first.is_some() {
                         break;

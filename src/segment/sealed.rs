@@ -159,7 +159,7 @@ impl Sealed {
                         at = frame.end;
                     }
                     At::Gap { to } => at = to.max(at.plus(1)),
-                    At::Cut => break,
+                    At::Cut { .. } => break,
                 }
                 if !chunk.holds(at) {
                     break;

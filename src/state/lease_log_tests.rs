@@ -149,26 +149,26 @@ fn the_reserve_is_raised_in_the_background_once_half_is_used() {
 }
 
 #[test]
-fn the_largest_reserve_is_raised_once_a_quarter_is_used() {
+fn a_reserve_grows_no_larger_than_its_bound_and_is_raised_once_half_is_used() {
     let mut leases = fresh_with(Limits { in_flight_max: 100_000, ..limits() });
     let mut next = 0;
     while leases.wants_reserve().is_none_or(|reserve| {
         leases.reserve_logged(reserve);
-        reserve.to_progress().delivered < next + 16_384
+        reserve.to_progress().delivered < next + 32_768
     }) {
         take(&mut leases, at(0), 100, 999_999);
         next += 100;
         leases.ack_through(next - 1);
     }
-    let end = next + 16_384;
-    while next + 12_288 < end {
+    let end = next + 32_768;
+    while next + 16_384 <= end {
         assert!(leases.wants_reserve().is_none(), "{next} of {end}");
         take(&mut leases, at(0), 100, 999_999);
         next += 100;
         leases.ack_through(next - 1);
     }
     let raised = leases.wants_reserve().map(|reserve| reserve.to_progress().delivered);
-    assert_eq!(raised, Some(next + 16_384));
+    assert_eq!(raised, Some(next + 32_768));
 }
 
 /// A group that has consumed 5000 messages so fast that it reserves 512 ahead.

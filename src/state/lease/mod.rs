@@ -37,7 +37,7 @@ pub(crate) use settle::Refused;
 
 /// How far ahead of the consumer delivery is logged, at first and at most.
 const AHEAD_MIN: u64 = 16;
-const AHEAD_MAX: u64 = 16_384;
+const AHEAD_MAX: u64 = 32_768;
 /// A reserve that was used up sooner than this is doubled, so that a fast consumer seldom waits
 /// for the log; one that lasted ten times longer is halved.
 const AHEAD_TIME: Duration = Duration::from_millis(5);

@@ -300,9 +300,7 @@ impl Leases {
     pub(crate) fn wants_reserve(&mut self) -> Option<Reserve> {
         let reserves = &mut self.reserves;
         let remaining = reserves.asked.saturating_sub(self.next);
-        // Half of the largest one may be used up while the next raise is synced.
-        let is_largest = reserves.last_ahead == AHEAD_MAX;
-        let kept = if is_largest { AHEAD_MAX / 4 * 3 } else { reserves.last_ahead / 2 };
+        let kept = reserves.last_ahead / 2;
         // Where all that is there is reserved, the same would be logged again and again.
         let low = remaining < kept && reserves.asked < reserves.reach(self.next);
         (reserves.in_use && low).then(|| reserves.raise(self.next))
