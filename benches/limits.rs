@@ -148,7 +148,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
     use lexopt::prelude::*;
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let plan = Plan { time: Duration::from_millis(700), rounds: 5, disk: Disk::default() };
+    let (time, disk) = (Duration::from_millis(700), Disk::default());
+    let plan = Plan { time, rounds: 5, disk, unsynced: None };
     let mut parsed = Arguments {
         plan,
         only: String::new(),

@@ -150,7 +150,8 @@ impl Places<'_> {
 fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
     use lexopt::prelude::*;
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let plan = Plan { time: Duration::from_millis(1400), rounds: 5, disk: Disk::default() };
+    let (time, disk) = (Duration::from_millis(1400), Disk::default());
+    let plan = Plan { time, rounds: 5, disk, unsynced: None };
     let other = PathBuf::new();
     let (only, pause, cores) = (String::new(), Duration::ZERO, Some([1, 0]));
     let mut parsed = Arguments { plan, only, directory, other, pause, cores, role: None };

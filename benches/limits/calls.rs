@@ -1,5 +1,5 @@
 //! The least that a log does for a record that is handed to it by a call of its own, which any thread
-//! may make: it takes a copy, stamps it with the time, gives it a number under a lock, and returns a
+//! may make: it stamps it with the time, gives it a number and copies it under a lock, and returns a
 //! handle; frames with a checksum go to files that grow.
 
 use std::collections::VecDeque;
@@ -7,7 +7,8 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::growing::Growing;
 use crate::measure::{Counts, Meter, Side, stamp};
@@ -61,16 +62,15 @@ impl Calls {
 
     /// The caller keeps its payload.
     fn call(&self, payload: &[u8]) -> Handle {
-        let payload = std::hint::black_box(payload.to_vec());
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = clock_gettime(ClockId::Realtime);
         let mut queue = self.queue();
         let (number, start) = (queue.next, queue.bytes.len());
         queue.next += 1;
         let mut header = [0; ENTRY_BYTES];
         header[..8].copy_from_slice(&number.to_le_bytes());
-        header[8..24].copy_from_slice(&since.as_millis().to_le_bytes());
+        header[8..16].copy_from_slice(&(now.tv_sec * 1000 + now.tv_nsec / 1_000_000).to_le_bytes());
         queue.bytes.extend_from_slice(&header);
-        queue.bytes.extend_from_slice(&payload);
+        queue.bytes.extend_from_slice(payload);
         queue.bytes.resize(start + entry_bytes(self.payload_bytes), 0);
         let written = Arc::clone(&queue.written);
         Handle { number, written, _queue: Arc::clone(&self.queue) }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use ackline::{Delivery, Group, GroupOptions, Log, Offset, SyncPolicy, Topic};
+use ackline::{Delivery, Group, GroupOptions, Log, Offset, Topic};
 
-use crate::mapped::Scan;
+use crate::mapped::{Handles, Scan};
 use crate::measure::{Counts, Meter, Side, peek_stamp};
 use crate::queue::{counts_of, kept, stamped, verify};
 use crate::raw::{FILE_BYTES, Raw};
@@ -18,8 +18,8 @@ const BAR_POLL_100_B: Bar = Bar::AtLeast(0.45);
 const BAR_POLL_1_KIB: Bar = Bar::AtLeast(0.80);
 const BAR_DURABLE_ACK: Bar = Bar::AtLeast(0.95);
 
-/// What a consumer delivers is logged ahead, and a fast one waits for that.
-const UNSYNCED: &str = "polls under Never";
+/// What is left of the limit where each record is handed out by itself.
+const HANDLES: &str = "the least of such polls";
 
 /// An entry of progress with one range.
 const PROGRESS_BYTES: usize = 48;
@@ -90,11 +90,13 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
             })?;
             continue;
         }
-        bench.compare_with(&comparison, UNSYNCED, |directory| {
-            let unsynced = directory.join("unsynced");
+        bench.compare_with(&comparison, HANDLES, |directory| {
+            let other = directory.join("handles");
+            std::fs::create_dir(&other)?;
+            let scanned = Scan::new(&other, payload_bytes, is_cold)?;
+            let handles = Handles::new(scanned, per_call, CUMULATIVE);
             let scan = Scan::new(directory, payload_bytes, is_cold)?;
-            let polls = Polls::new(directory, way)?;
-            Ok((scan, Polls::new(&unsynced, way)?.under(SyncPolicy::Never), polls))
+            Ok((scan, handles, Polls::new(directory, way)?))
         })?;
     }
     durable_acks(bench)
@@ -156,7 +158,6 @@ pub(crate) fn fill(topic: &Topic, payload_bytes: usize, batch: usize) -> ackline
 /// Consumers on one thread.
 pub(crate) struct Polls {
     way: Way,
-    policy: SyncPolicy,
     directory: PathBuf,
     records: u64,
     /// Closed in between where each turn is to begin cold.
@@ -185,13 +186,7 @@ impl Polls {
         let batch = if way.acks == Acks::Durable { SMALL_BATCH_BYTES } else { BATCH_BYTES };
         let records = fill(&log.topic("measured")?, way.payload_bytes, batch)?;
         log.close()?;
-        let policy = SyncPolicy::default();
-        Ok(Self { way, policy, directory, records, opened: Mutex::new(None) })
-    }
-
-    /// The same by another policy.
-    fn under(self, policy: SyncPolicy) -> Self {
-        Self { policy, ..self }
+        Ok(Self { way, directory, records, opened: Mutex::new(None) })
     }
 
     fn opened(&self) -> MutexGuard<'_, Option<Opened>> {
@@ -199,7 +194,7 @@ impl Polls {
     }
 
     fn open(&self) -> ackline::Result<Opened> {
-        let log = kept().sync(self.policy).open(&self.directory)?;
+        let log = kept().open(&self.directory)?;
         let topic = log.topic("measured")?;
         let options =
             GroupOptions::new().in_flight_max(CUMULATIVE).unacked_max(CUMULATIVE).lease(LEASE);

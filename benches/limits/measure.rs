@@ -14,7 +14,13 @@ pub(crate) struct Plan {
     pub(crate) time: Duration,
     pub(crate) rounds: usize,
     pub(crate) disk: Disk,
+    /// Where writes fill the caches of the system and nobody waits for the disk: each round begins with
+    /// a disk that has nothing to write.
+    pub(crate) unsynced: Option<std::path::PathBuf>,
 }
+
+/// More than what the sides of one round write where they wait for no disk.
+const ROUND_BYTES: usize = 3 * 1024 * 1024 * 1024;
 
 /// One side of a comparison.
 pub(crate) trait Side: Sync {
@@ -211,6 +217,10 @@ pub(crate) fn in_turns(
     }
     let mut measured: Vec<_> = sides.iter().map(|_| Measured::new(plan.rounds)).collect();
     for turn in 0..plan.rounds * turns {
+        if let Some(directory) = plan.unsynced.as_ref().filter(|_| turn % turns == 0) {
+            process::settle(directory)?;
+            process::touch_memory(ROUND_BYTES)?;
+        }
         for i in 0..sides.len() {
             let i = if turn % 2 == 0 { i } else { sides.len() - 1 - i };
             let (round, time) = (turn / turns, plan.time / u32::try_from(turns)?);

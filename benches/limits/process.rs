@@ -74,3 +74,14 @@ pub(crate) fn settle(directory: &Path) -> Result<(), Box<dyn Error>> {
     drop(file);
     Ok(())
 }
+
+/// Touches so much memory once, and gives it back. A virtual machine's host takes back what is free and
+/// hands out each page anew when it is touched, which takes longer than what is measured of it.
+pub(crate) fn touch_memory(bytes: usize) -> Result<(), Box<dyn Error>> {
+    const PAGE_BYTES: usize = 4096;
+    if bytes > 0 {
+        let mut memory = memmap2::MmapMut::map_anon(bytes)?;
+        memory.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
+    }
+    Ok(())
+}

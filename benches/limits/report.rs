@@ -268,13 +268,15 @@ there already, written again and again; one thread that copies into a map. A log
 made of, and how much of the limit that leaves is measured in the same turns where an aim is missed:
 
 - *files that grow*: each block is written once, and somebody has to make the next ones meanwhile;
-- *the least of such calls*: the record is handed over by a call that any thread may make, so it is copied, stamped
-  with the time and given a number under a lock, and the caller gets a handle; frames have a checksum and go to files
-  that grow. No topics, no index, no groups, nothing is shown to readers.
+- *the least of such calls*: the record is handed over by a call that any thread may make, so it is stamped with the
+  time, given a number and copied under a lock, and the caller gets a handle; frames have a checksum and go to files that
+  grow. No topics, no index, no groups, nothing is shown to readers;
+- *the least of such polls*: the same map is scanned, and for each record the caller gets a handle that keeps the memory alive,
+  a hundred by each call, and keeps them until they are acknowledged together. No leases, no attempts, no groups, nothing
+  is written; the records lie there for good.
 
-- *polls under Never*: what is delivered is logged ahead of the consumer, durably, so that a message that ends the process
-  is known after it. A consumer this fast uses up what may be ahead in less time than a sync takes, and waits; under
-  `Never` it does not.
+Where nobody waits for the disk, each round begins once the disk has nothing to write, and with memory that was touched a
+moment ago: the host of a virtual machine takes back what is free, and to get a page again takes longer than to fill it.
 
 *of these* is what ackline reaches of that.
 ";

@@ -111,7 +111,7 @@ pub(crate) fn fastest_design(bench: &Bench, threads: usize) -> Result<Design, Bo
     }
     let directory = bench.new_directory()?;
     let disk = Disk::of(directory.path())?;
-    let plan = Plan { time: bench.arguments.plan.time / 2, rounds: 3, disk };
+    let plan = Plan { time: bench.arguments.plan.time / 2, rounds: 3, disk, unsynced: None };
     let mut tried = Vec::new();
     for design in Design::all() {
         tried.push((design, Ideal::new(directory.path(), PAYLOAD_BYTES, threads, design)?));
@@ -187,6 +187,13 @@ fn sent_bytes_row(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
 
 /// One thread under the policies that do not sync each commit.
 pub(crate) fn unsynced_rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
+    bench.arguments.plan.unsynced = Some(bench.directory.clone());
+    let compared = compare_unsynced(bench);
+    bench.arguments.plan.unsynced = None;
+    compared
+}
+
+fn compare_unsynced(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
     for (policy, policy_name) in
         [(SyncPolicy::Never, "Never"), (SyncPolicy::interval(), "Interval")]
     {
