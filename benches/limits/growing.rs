@@ -7,17 +7,20 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use crate::measure::{Counts, Meter, Side, read_stamp};
 use crate::raw::{Blocks, FILE_BYTES, new_file, stamp_all};
 
+/// As many bytes are written before the next sync behind the writes.
+const BEHIND_BYTES: u64 = 8 * 1024 * 1024;
+
 /// One thread that writes to one file after the other, and syncs unless it was told not to.
 pub(crate) struct Growing {
     files: Mutex<Files>,
-    maker: Option<JoinHandle<()>>,
+    helpers: Vec<JoinHandle<()>>,
     payload_bytes: usize,
     pub(crate) records: usize,
     write_bytes: usize,
@@ -29,9 +32,13 @@ pub(crate) struct Growing {
 
 struct Files {
     /// The last one is written to.
-    all: Vec<File>,
+    all: Vec<Arc<File>>,
     /// Where the next write goes in it.
     at: u64,
+    /// Up to where it was given to be synced.
+    given: u64,
+    /// Syncs behind the writes, where these do not sync themselves.
+    behind: Option<SyncSender<Arc<File>>>,
     /// The next ones, each made once the one before is taken.
     next: Option<Receiver<File>>,
 }
@@ -53,11 +60,17 @@ impl Growing {
                 && sender.send(file).is_ok()
             {}
         });
-        let files = Mutex::new(Files { all: vec![first], at: 0, next: Some(next) });
+        let files = Mutex::new(Files {
+            all: vec![Arc::new(first)],
+            at: 0,
+            given: 0,
+            behind: None,
+            next: Some(next),
+        });
         let syncs = AtomicU64::new(0);
-        let (maker, layout) = (Some(maker), (0, payload_bytes));
+        let (helpers, layout) = (vec![maker], (0, payload_bytes));
         let is_synced = true;
-        Ok(Self { files, maker, payload_bytes, records, write_bytes, layout, is_synced, syncs })
+        Ok(Self { files, helpers, payload_bytes, records, write_bytes, layout, is_synced, syncs })
     }
 
     /// Expects the payloads at other places than one behind the other.
@@ -66,8 +79,16 @@ impl Growing {
         self
     }
 
-    /// Leaves it to the system when the writes reach the disk.
+    /// No write waits for the disk. But each file is on the disk before the next one is written to, as
+    /// what lies behind a hole in a log is lost with it; so they are synced behind the writes.
     pub(crate) fn without_syncs(mut self) -> Self {
+        let (sender, given) = sync_channel::<Arc<File>>(0);
+        self.helpers.push(std::thread::spawn(move || {
+            for file in given {
+                file.sync_data().expect("the file syncs");
+            }
+        }));
+        self.files().behind = Some(sender);
         self.is_synced = false;
         self
     }
@@ -88,6 +109,8 @@ impl Growing {
         if self.is_synced {
             file.sync_data().expect("the file syncs");
             self.syncs.fetch_add(1, Ordering::Relaxed);
+        } else {
+            files.sync_behind();
         }
     }
 }
@@ -95,8 +118,10 @@ impl Growing {
 impl Drop for Growing {
     /// Waits until no file is made any more: the directory is about to be removed.
     fn drop(&mut self) {
-        self.files().next = None;
-        drop(self.maker.take().map(JoinHandle::join));
+        let mut files = self.files();
+        (files.next, files.behind) = (None, None);
+        drop(files);
+        self.helpers.drain(..).for_each(|helper| helper.join().expect("no helper panics"));
     }
 }
 
@@ -105,13 +130,30 @@ impl Files {
     fn place(&mut self, bytes: usize) -> (&File, u64) {
         let bytes = bytes as u64;
         if self.at + bytes > FILE_BYTES as u64 {
+            if self.behind.is_some() {
+                self.last().sync_data().expect("the file syncs");
+            }
             let next = self.next.as_ref().expect("nobody writes any more");
-            self.all.push(next.recv().expect("the next file is made"));
-            self.at = 0;
+            self.all.push(Arc::new(next.recv().expect("the next file is made")));
+            (self.at, self.given) = (0, 0);
         }
         let at = self.at;
         self.at += bytes;
-        (self.all.last().expect("there is a first one"), at)
+        (self.last(), at)
+    }
+
+    fn last(&self) -> &Arc<File> {
+        self.all.last().expect("there is a first one")
+    }
+
+    /// Has what is written synced once there is enough of it, unless the last sync goes on still.
+    fn sync_behind(&mut self) {
+        if let Some(behind) = &self.behind
+            && self.at - self.given >= BEHIND_BYTES
+            && behind.try_send(Arc::clone(self.last())).is_ok()
+        {
+            self.given = self.at;
+        }
     }
 }
 

@@ -270,7 +270,7 @@ made of, and how much of the limit that leaves is measured in the same turns whe
 - *files that grow*: each block is written once, and somebody has to make the next ones meanwhile;
 - *the least of such calls*: the record is handed over by a call that any thread may make, so it is stamped with the
   time, given a number and copied under a lock, and the caller gets a handle; frames have a checksum and go to files that
-  grow. No topics, no index, no groups, nothing is shown to readers;
+  grow, each of which is on the disk before the next one is written to. No topics, no index, no groups, nothing is shown to readers;
 - *the least of such polls*: the same map is scanned, and for each record the caller gets a handle that keeps the memory alive,
   a hundred by each call, and keeps them until they are acknowledged together. No leases, no attempts, no groups, nothing
   is written; the records lie there for good.
