@@ -40,17 +40,17 @@ use callgrind::Counts;
 /// lowers its bound with the same commit; one that is printed as loose no longer finds that a fifth
 /// is added.
 const ROWS: [Row; 11] = [
-    row("append, synced", 4_560, workloads::append_synced),
-    row("append, never synced", 4_480, workloads::append_never),
-    row("submit, 128 in flight, synced", 1_430, workloads::submit_synced),
-    row("submit, 128 in flight, never synced", 1_430, workloads::submit_never),
-    row("append_batch of 100, per record", 1_070, workloads::append_batch),
-    row("poll 100, just written, per message", 210, workloads::poll_written),
-    row("poll 100, per message", 270, workloads::poll_hundreds),
-    row("poll 1", 3_560, workloads::poll_single),
-    row("ack", 630, workloads::ack),
-    row("ack, each committed", 7_310, workloads::ack_and_commit),
-    row("append, poll 100, ack, commit", 6_410, workloads::cycle),
+    row("append, synced", 3_520, workloads::append_synced),
+    row("append, never synced", 3_430, workloads::append_never),
+    row("submit, 128 in flight, synced", 890, workloads::submit_synced),
+    row("submit, 128 in flight, never synced", 890, workloads::submit_never),
+    row("append_batch of 100, per record", 500, workloads::append_batch),
+    row("poll 100, just written, per message", 220, workloads::poll_written),
+    row("poll 100, per message", 280, workloads::poll_hundreds),
+    row("poll 1", 3_290, workloads::poll_single),
+    row("ack", 730, workloads::ack),
+    row("ack, each committed", 6_120, workloads::ack_and_commit),
+    row("append, poll 100, ack, commit", 5_490, workloads::cycle),
 ];
 
 /// The two numbers of operations. Few enough that no workload rolls to another segment in between,

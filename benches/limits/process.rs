@@ -75,10 +75,12 @@ pub(crate) fn settle(directory: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Touches so much memory once, and gives it back. A virtual machine's host takes back what is free and
+/// Touches so much memory once, and gives it back; no more than a quarter of what is there. A virtual machine's host takes back what is free and
 /// hands out each page anew when it is touched, which takes longer than what is measured of it.
 pub(crate) fn touch_memory(bytes: usize) -> Result<(), Box<dyn Error>> {
     const PAGE_BYTES: usize = 4096;
+    let there = field("/proc/meminfo", "MemAvailable:").unwrap_or(0) * 1024;
+    let bytes = bytes.min(usize::try_from(there / 4)?);
     if bytes > 0 {
         let mut memory = memmap2::MmapMut::map_anon(bytes)?;
         memory.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
