@@ -94,7 +94,8 @@ impl<T> Queued<T> {
 
     /// What there is to know once the log is gone: it has answered for all that it had before.
     fn answer(&self) -> Result<()> {
-        self.ticket.awaited(self.ack).result().unwrap_or(Err(Error::Closed))
+        // That it is gone does not order what it did before; the ticket's lock does.
+        self.ticket.awaited(self.ack).result_by_lock().unwrap_or(Err(Error::Closed))
     }
 }
 

@@ -19,8 +19,9 @@ use crate::sync::OnceLock;
 
 /// A record to append: a payload, and what else is known of it.
 ///
-/// Byte strings, vectors and text convert into a record with that payload; slices are borrowed, so
-/// that a payload is copied once, to where it is written from. An empty payload is allowed.
+/// Byte strings, vectors and text convert into a record with that payload. Slices are borrowed, so that
+/// an append copies the payload once, to where it is written from; a [`Batch`](crate::Batch) makes it its
+/// own first. What is kept or returned is a `Record<'static>`. An empty payload is allowed.
 ///
 /// # Examples
 ///

@@ -94,7 +94,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
             let other = directory.join("handles");
             std::fs::create_dir(&other)?;
             let scanned = Scan::new(&other, payload_bytes, is_cold)?;
-            let handles = Handles::new(scanned, per_call, CUMULATIVE);
+            let handles = Handles::new(scanned, per_call, CUMULATIVE)?;
             let scan = Scan::new(directory, payload_bytes, is_cold)?;
             Ok((scan, handles, Polls::new(directory, way)?))
         })?;

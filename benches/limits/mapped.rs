@@ -191,7 +191,14 @@ impl Side for Scan {
 pub(crate) struct Handles {
     scan: Scan,
     per_call: usize,
-    kept: usize,
+    kept_max: usize,
+    held: Mutex<Held>,
+}
+
+/// What stays from one turn to the next.
+struct Held {
+    map: Arc<Mmap>,
+    kept: Vec<Handle>,
 }
 
 /// A record that was read. It keeps the memory alive that it lies in, and knows where.
@@ -203,8 +210,10 @@ struct Handle {
 }
 
 impl Handles {
-    pub(crate) fn new(scan: Scan, per_call: usize, kept: usize) -> Self {
-        Self { scan, per_call, kept }
+    pub(crate) fn new(scan: Scan, per_call: usize, kept_max: usize) -> std::io::Result<Self> {
+        let map = Arc::new(map(&File::open(&scan.path)?)?);
+        let held = Mutex::new(Held { map, kept: Vec::with_capacity(kept_max) });
+        Ok(Self { scan, per_call, kept_max, held })
     }
 
     /// Reads the records from `number` on, up to the end of the file.
@@ -229,12 +238,11 @@ impl Handles {
 
 impl Side for Handles {
     fn work(&self, thread: usize, first: u64, meter: &mut Meter<'_>) -> u64 {
-        let file = File::open(&self.scan.path).expect("the file is there");
-        let map = Arc::new(map(&file).expect("the file can be mapped"));
-        let (mut number, mut kept) = (first, Vec::with_capacity(self.kept));
+        let (mut held, mut number) = (self.held.lock().expect("no reader panics"), first);
+        let Held { map, kept } = &mut *held;
         while meter.goes_on() {
             let begin = place(number, self.scan.records);
-            let handles = self.call(&map, begin);
+            let handles = self.call(map, begin);
             for (expected, handle) in (begin as u64..).zip(handles) {
                 let payload = &handle.map[handle.at..handle.at + handle.payload_bytes];
                 assert_eq!(peek_stamp(payload), Some((thread, expected)), "in order");
@@ -242,7 +250,7 @@ impl Side for Handles {
                 number += 1;
                 kept.push(handle);
             }
-            if kept.len() >= self.kept {
+            if kept.len() >= self.kept_max {
                 kept.clear();
             }
         }

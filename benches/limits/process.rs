@@ -80,6 +80,9 @@ pub(crate) fn settle(directory: &Path) -> Result<(), Box<dyn Error>> {
 pub(crate) fn touch_memory(bytes: usize) -> Result<(), Box<dyn Error>> {
     const PAGE_BYTES: usize = 4096;
     let there = field("/proc/meminfo", "MemAvailable:").unwrap_or(0) * 1024;
+    // In a container; "max" where it may have all.
+    let allowed = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
+    let there = there.min(allowed.trim().parse().unwrap_or(u64::MAX));
     let bytes = bytes.min(usize::try_from(there / 4)?);
     if bytes > 0 {
         let mut memory = memmap2::MmapMut::map_anon(bytes)?;

@@ -53,9 +53,13 @@ impl Commits {
         let have_come = std::mem::replace(&mut riders.have_come, false);
         riders.are_expected = have_come || riders.since.is_some();
         let Some(since) = riders.since else { return have_come.then_some(delay) };
-        // What has been due longer found no room, and whoever tried knows when to try again.
-        let left = (since + delay).checked_sub(self.clock.monotonic());
-        left.filter(|left| !left.is_zero())
+        if self.latch.get().is_some() {
+            return None;
+        }
+        // What is overdue has found no room, or has come since the committer looked for it: it is tried
+        // again in a while, and does not keep the committer awake.
+        let left = (since + delay).saturating_sub(self.clock.monotonic());
+        Some(if left.is_zero() { delay } else { left })
     }
 
     /// Lets everything that waits for a write ride along.

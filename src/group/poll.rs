@@ -31,7 +31,7 @@ struct Begun<'a> {
     group: &'a GroupShared,
     plan: Option<Plan>,
     ticket: Option<Arc<Ticket>>,
-    /// When the messages are handed out.
+    /// When the messages are handed out, but for the time that others have the group's lock.
     now: Duration,
 }
 

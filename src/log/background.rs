@@ -328,6 +328,26 @@ mod tests {
         assert!(is_woken_by_next(), "none have come for a while");
     }
 
+    #[test]
+    fn an_acknowledgement_that_is_overdue_when_the_committer_goes_to_sleep_is_not_forgotten() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new());
+        let options = Options::new().simulated(Arc::new(clock.clone()), 1);
+        let log = options.open_on(disk.storage()).expect("opens");
+        let (topic, shared) = (log.topic("t").expect("a topic"), &log.handle.shared);
+        let group = topic.group("g").expect("a group");
+        topic.append("1").expect("appends");
+        let delay = shared.limits.ack_delay_max;
+        commit_once(shared, Commits::drain);
+        // It comes behind the look for what is due, and the rest of the round takes long.
+        let mut polled = group.poll(1, Duration::ZERO).expect("polls");
+        polled.pop().expect("it was leased").ack().expect("acks");
+        clock.advance(2 * delay);
+        assert_eq!(shared.commits.expect_riders(delay), Some(delay));
+        clock.advance(delay);
+        commit_once(shared, Commits::drain);
+        assert_eq!(shared.commits.riders_since(), None, "it is written");
+    }
+
     /// How many calls a round makes in which it prepares the next segment, for payloads of a size.
     fn calls_to_prepare(policy: SyncPolicy, payload_bytes: usize) -> u64 {
         let (disk, clock) = (SimDisk::new(1), SimClock::new());

@@ -163,10 +163,11 @@ impl Log {
         let shared = &self.handle.shared;
         shared.check_open()?;
         let began = shared.commits.standing();
-        if !mutant::on(Mutant::SyncForgetsAcks) {
-            shared.log_groups()?;
-        }
+        let forgets = mutant::on(Mutant::SyncForgetsAcks);
+        let logged = if forgets { Ok(()) } else { shared.log_groups() };
+        // What was queued before one of them failed is nobody else's to commit.
         sync(&shared.commits)?;
+        logged?;
         shared.commits.wait_replicated(began)
     }
 

@@ -141,13 +141,15 @@ pub(super) fn rewrite(
     let mut left_bytes = 0;
     if !moves_whole_segment {
         // The new segment is in place: what lies behind its base in the old one is a copy.
-        if config.media.may_mark(old, base) {
+        let is_marked = config.media.may_mark(old, base);
+        if is_marked {
             let sealed = marker(Kind::Sealed, base, &proven.tail, base);
             writer::mark(old, &sealed)?;
         }
         left_bytes = old.file_at(base) + HEADER_BYTES as u64;
         let rest_bytes = old.file_bytes.saturating_sub(left_bytes);
-        if rest_bytes > old.file_bytes / REST_PARTS {
+        // Without a marker, that it was cut is all that tells of the next segment, should it be lost.
+        if !is_marked || rest_bytes > old.file_bytes / REST_PARTS {
             old.file.set_size(left_bytes).map_err(|e| Error::io("cut", &old.name, e))?;
         } else {
             left_bytes += rest_bytes;

@@ -148,6 +148,11 @@ impl Ticket {
         }
     }
 
+    /// The same for one who does not know of it by anything but this ticket.
+    pub(super) fn result_by_lock(&self) -> Option<Result<()>> {
+        self.state.lock().result.clone()
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }

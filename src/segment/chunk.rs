@@ -135,6 +135,7 @@ impl Chunk {
         let Some(buffer) = Arc::get_mut(buffer) else { return false };
         let fits = buffer.len() + bytes.len() <= COPIES_BYTES_MAX;
         if fits {
+            buffer.reserve_exact(COPIES_BYTES_MAX - buffer.len());
             buffer.extend_from_slice(bytes);
             self.end = self.end.plus(bytes.len() as u64);
         }
