@@ -53,7 +53,7 @@ pub(crate) fn fastest_design(
     time: Duration,
 ) -> Result<usize, Failure> {
     const PAYLOAD_BYTES: usize = 100;
-    let plan = Plan { time: time / 2, rounds: 3, disk: Disk::default() };
+    let plan = Plan { time: time / 2, rounds: 3, disk: Disk::default(), unsynced: None };
     let tried: Vec<_> = Design::all()
         .map(|design| Ideal::new(directory, PAYLOAD_BYTES, threads, design))
         .collect::<Result<_, _>>()

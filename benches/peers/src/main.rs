@@ -108,7 +108,8 @@ fn parse_arguments() -> Result<Arguments, Failure> {
     use lexopt::prelude::*;
     let build = std::env::current_exe()?;
     let build = build.parent().ok_or("the program is in a directory")?;
-    let mut plan = Plan { time: Duration::from_millis(700), rounds: 5, disk: Disk::default() };
+    let (time, disk) = (Duration::from_millis(700), Disk::default());
+    let mut plan = Plan { time, rounds: 5, disk, unsynced: None };
     let (mut directory, mut out) = (build.to_owned(), build.join("peers.json"));
     let (mut only, mut workload) = (None, String::new());
     let (mut docs, mut measured, mut repeating) = (None, None, None);
