@@ -23,7 +23,7 @@ mod checked;
 #[cfg(ackline_shuttle)]
 use checked as primitives;
 #[cfg(ackline_shuttle)]
-pub(crate) use checked::sync::let_time_pass;
+pub(crate) use checked::{spawn_scoped, sync::let_time_pass};
 #[cfg(not(ackline_shuttle))]
 use std as primitives;
 
@@ -39,6 +39,16 @@ pub(crate) mod atomic {
 pub(crate) use std::sync::atomic::AtomicU64 as Tally;
 
 use crate::mutant::{self, Mutant};
+
+/// Starts a thread of a scope; unlike `Scope::spawn`, it does not panic where there can be none.
+#[cfg(not(ackline_shuttle))]
+pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'scope,
+) -> std::io::Result<thread::ScopedJoinHandle<'scope, T>> {
+    thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, run)
+}
 
 /// A mutex whose poisoning is an assertion.
 #[derive(Debug, Default)]

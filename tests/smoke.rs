@@ -77,6 +77,36 @@ fn many_threads_append_through_small_segments() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "it damages a real directory")]
+fn each_of_many_older_segments_is_missed_where_it_is_gone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = || Options::new().segment_bytes(4096);
+    let log = options().open(dir.path()).expect("opens");
+    let topic = log.topic("t").expect("a topic");
+    while log.stats().segments < 40 {
+        topic.append([7; 1000].as_slice()).expect("appends");
+    }
+    let bytes = log.stats().segment_bytes;
+    log.close().expect("closes");
+    let mut paths: Vec<_> = std::fs::read_dir(dir.path())
+        .expect("lists")
+        .map(|entry| entry.expect("a name").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .collect();
+    paths.sort();
+    assert_eq!(paths.len(), 40);
+    let (aside, newest) = (dir.path().join("aside"), paths.len() - 1);
+    for path in &paths[1..newest] {
+        std::fs::rename(path, &aside).expect("moves it away");
+        let error = options().open(dir.path()).expect_err("one is missing");
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        std::fs::rename(&aside, path).expect("moves it back");
+    }
+    let log = options().open(dir.path()).expect("opens");
+    assert_eq!((log.stats().segments, log.stats().segment_bytes), (40, bytes));
+}
+
+#[test]
 fn a_power_cut_keeps_what_was_acknowledged() {
     let disk = SimDisk::new(7);
     let clock = SimClock::new();

@@ -56,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) batch_bytes_max: u64,
     /// The limit for all segment files together.
     pub(crate) max_bytes: Option<u64>,
+    /// Whether threads may be started.
+    pub(crate) background: bool,
 }
 
 /// Who may use the last of the room.

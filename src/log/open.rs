@@ -26,7 +26,7 @@ use crate::shared::{Limits, Shared};
 use crate::state::State;
 use crate::storage::{LockError, LockGuard, Storage, StorageFile};
 use crate::sync::atomic::AtomicBool;
-use crate::sync::{Mutex, RwLock, thread};
+use crate::sync::{Mutex, RwLock, spawn_scoped, thread};
 
 use super::create::create;
 use super::cut::{open_promises, sync_names};
@@ -36,6 +36,10 @@ use super::replica::Attached;
 use super::report::{Ending, OpenReport};
 use super::rewrite::{Part, rewrite};
 use super::snapshot::Snapshots;
+
+/// So many older segments are looked at while the newest one is read: to look at fewer takes less
+/// than to start a thread.
+const OLDER_BESIDE_MIN: usize = 16;
 
 /// What the directory holds.
 #[derive(Debug, Default)]
@@ -202,13 +206,21 @@ pub(super) fn recover(
     let (newest, older) = listing.bases.split_last().expect("there are segments");
     let (segment, checkpoint) = open_segment(storage, *newest)?;
     check_size(&segment)?;
-    let older_bytes = check_older(storage, older, &segment.head)?;
-    let mut replay = Replay::of(&segment, &checkpoint)?;
-    let mut snapshots = Snapshots::of(&segment.head);
-    let scanned = scan(&segment, None, |visited| {
-        snapshots.look(&visited, &replay);
-        replay.take(&segment, &visited)
-    })?;
+    let is_beside = config.background && older.len() >= OLDER_BESIDE_MIN;
+    let read = both(
+        is_beside,
+        || check_older(storage, older, &segment.head),
+        || {
+            let mut replay = Replay::of(&segment, &checkpoint)?;
+            let mut snapshots = Snapshots::of(&segment.head);
+            let scanned = scan(&segment, None, |visited| {
+                snapshots.look(&visited, &replay);
+                replay.take(&segment, &visited)
+            })?;
+            Ok((replay, snapshots, scanned))
+        },
+    );
+    let (older_bytes, (replay, snapshots, scanned)) = read?;
     let mut report = report(Ending::Unclean);
     report.replayed_bytes = scanned.end.0 - segment.base().0;
     match classify_tail(&scanned) {
@@ -263,6 +275,25 @@ pub(super) fn recover(
             Ok(go_on(replay, files, segment, &part.scanned, report))
         }
     }
+}
+
+/// Does both, one after the other or on two threads. Where both fail, the first failure counts.
+fn both<A: Send, B>(
+    is_beside: bool,
+    first: impl FnOnce() -> Result<A> + Send,
+    second: impl FnOnce() -> Result<B>,
+) -> Result<(A, B)> {
+    if !is_beside {
+        return Ok((first()?, second()?));
+    }
+    thread::scope(|scope| {
+        let name = "ackline-open";
+        let first = spawn_scoped(scope, name, first)
+            .map_err(|e| Error::io("start", format!("thread {name}"), e))?;
+        let second = second();
+        let first = first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((first?, second?))
+    })
 }
 
 /// Checks that the newest segment is as large as it was made. A crash does not shrink it, and
@@ -359,6 +390,7 @@ fn config_of(options: &Options) -> Config {
         segment_bytes: options.segment_bytes,
         batch_bytes_max: options.batch_bytes_max,
         max_bytes: options.max_bytes,
+        background: options.background,
     }
 }
 
@@ -377,4 +409,29 @@ fn replicas(
         may_wait: options.background,
     };
     Some((replicas, promise.epoch, promise.visible))
+}
+
+#[cfg(all(test, not(ackline_shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_counts_whether_or_not_the_two_run_side_by_side() {
+        let invalid = || Error::InvalidOption { option: "first", reason: String::new() };
+        for is_beside in [false, true] {
+            let done = both(is_beside, || Ok(1), || Ok(2));
+            assert!(matches!(done, Ok((1, 2))), "{done:?}");
+            let first = both(is_beside, || Err::<u8, _>(invalid()), || Err::<u8, _>(Error::Closed));
+            assert!(matches!(first, Err(Error::InvalidOption { .. })), "{first:?}");
+            let second = both(is_beside, || Ok(1), || Err::<u8, _>(Error::Closed));
+            assert!(matches!(second, Err(Error::Closed)), "{second:?}");
+        }
+    }
+
+    #[test]
+    fn a_panic_on_the_helping_thread_is_one_of_the_caller() {
+        let run = || both(true, || -> Result<u8> { panic!("of the helper") }, || Ok(2));
+        let panic = std::panic::catch_unwind(run).expect_err("it panics");
+        assert_eq!(panic.downcast_ref(), Some(&"of the helper"));
+    }
 }

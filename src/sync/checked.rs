@@ -3,6 +3,15 @@
 
 pub(crate) use shuttle::thread;
 
+/// A thread of a scope, which can always be started here.
+pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    _name: &str,
+    run: impl FnOnce() -> T + Send + 'scope,
+) -> std::io::Result<thread::ScopedJoinHandle<'scope, T>> {
+    Ok(scope.spawn(run))
+}
+
 pub(crate) mod sync {
     use std::cell::RefCell;
     use std::sync::{Arc, LockResult, PoisonError};
