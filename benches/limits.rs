@@ -95,14 +95,14 @@ struct Arguments {
 
 #[derive(Clone, Copy)]
 enum Role {
-    Fill,
+    Fill(reopen::Fill),
     Hold(u64),
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = parse_arguments()?;
     match arguments.role {
-        Some(Role::Fill) => return reopen::fill(&arguments.directory),
+        Some(Role::Fill(fill)) => return reopen::fill(&arguments.directory, fill),
         Some(Role::Hold(messages)) => return backlog::hold(&arguments.directory, messages),
         None => {}
     }
@@ -173,7 +173,8 @@ fn parse_arguments() -> Result<Arguments, Box<dyn Error>> {
             Long("strict") => parsed.is_strict = true,
             Long("large") => parsed.is_large = true,
             Long("docs") => parsed.is_for_docs = true,
-            Long("fill") => parsed.role = Some(Role::Fill),
+            Long("fill-nearly") => parsed.role = Some(Role::Fill(reopen::Fill::Nearly)),
+            Long("fill-little") => parsed.role = Some(Role::Fill(reopen::Fill::Little)),
             Long("hold") => parsed.role = Some(Role::Hold(parser.value()?.parse()?)),
             // Cargo passes it to every benchmark.
             Long("bench") => {}

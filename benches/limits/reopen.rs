@@ -28,6 +28,13 @@ const READ_BACK: u64 = 10_000;
 /// What a process appends before it is killed, at least.
 const KILLED_BYTES: u64 = 48 * 1024 * 1024;
 
+/// How much of the newest segment is used when a process is killed.
+#[derive(Clone, Copy)]
+pub(crate) enum Fill {
+    Nearly,
+    Little,
+}
+
 /// Each size of backlog, after a clean close and after a kill.
 pub(crate) fn rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
     let all = [(64 << 20, "64 MiB"), (1 << 30, "1 GiB"), (10 << 30, "10 GiB")];
@@ -35,7 +42,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
     for (bytes, size) in sizes {
         let closed = format!("reopen, clean close, {size}, ms");
         let killed = format!("reopen after a kill, {size}");
-        if !bench.wants(&closed) && !bench.wants(&killed) {
+        let early = format!("reopen after a kill, early in a segment, {size}, ms");
+        if ![&closed, &killed, &early].into_iter().any(|name| bench.wants(name)) {
             continue;
         }
         let directory = bench.new_directory()?;
@@ -51,12 +59,17 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
             bench.push(row);
         }
         if bench.wants(&killed) {
-            let times = after_kills(directory.path(), bench.arguments.plan.rounds)?;
+            let times = after_kills(directory.path(), bench.arguments.plan.rounds, Fill::Nearly)?;
             let ratio = spread(times.iter().map(|(ours, theirs)| ours / theirs));
             bench.push(Row::figure(&killed, "reading the newest segment", BAR_KILLED, ratio));
             let ours = spread(times.iter().map(|(ours, _)| *ours));
             let name = format!("{killed}, ms");
             bench.push(Row::figure(&name, "a millisecond", Bar::None, ours));
+        }
+        if bench.wants(&early) {
+            let times = after_kills(directory.path(), bench.arguments.plan.rounds, Fill::Little)?;
+            let ours = spread(times.iter().map(|(ours, _)| *ours));
+            bench.push(Row::figure(&early, "a millisecond", Bar::None, ours));
         }
     }
     Ok(())
@@ -90,10 +103,14 @@ fn after_close(directory: &Path, opens: usize) -> Result<Vec<f64>, Box<dyn Error
 }
 
 /// The milliseconds of opening a log after each kill, and of reading its newest segment.
-fn after_kills(directory: &Path, kills: usize) -> Result<Vec<(f64, f64)>, Box<dyn Error>> {
+fn after_kills(
+    directory: &Path,
+    kills: usize,
+    fill: Fill,
+) -> Result<Vec<(f64, f64)>, Box<dyn Error>> {
     let mut times = Vec::new();
     for kill in 0..kills {
-        let acknowledged = fill_and_kill(directory)?;
+        let acknowledged = fill_and_kill(directory, fill)?;
         let (path, _) = newest_segment(directory)?;
         let mut segment = File::open(path)?;
         // Which one comes first may matter to the caches of the processor.
@@ -149,8 +166,12 @@ fn newest_segment(directory: &Path) -> Result<(PathBuf, u64), Box<dyn Error>> {
 
 /// Lets a process append to the log and kills it in the middle; returns how many messages were
 /// acknowledged to it.
-fn fill_and_kill(directory: &Path) -> Result<u64, Box<dyn Error>> {
-    let mut process = run_as("--fill", directory)?.stdout(Stdio::piped()).spawn()?;
+fn fill_and_kill(directory: &Path, fill: Fill) -> Result<u64, Box<dyn Error>> {
+    let role = match fill {
+        Fill::Nearly => "--fill-nearly",
+        Fill::Little => "--fill-little",
+    };
+    let mut process = run_as(role, directory)?.stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     let output = process.stdout.take().ok_or("no output")?;
     let read = BufReader::new(output).read_line(&mut line);
@@ -160,8 +181,8 @@ fn fill_and_kill(directory: &Path) -> Result<u64, Box<dyn Error>> {
     Ok(line.trim().parse()?)
 }
 
-/// What the process does that is killed: it fills a segment nearly, tells so, and goes on.
-pub(crate) fn fill(directory: &Path) -> Result<(), Box<dyn Error>> {
+/// What the process does that is killed: it uses as much of a segment, tells so, and goes on.
+pub(crate) fn fill(directory: &Path, fill: Fill) -> Result<(), Box<dyn Error>> {
     let log = kept().open(directory)?;
     let topic = log.topic("measured")?;
     let begin = log.stats().written.0;
@@ -170,9 +191,12 @@ pub(crate) fn fill(directory: &Path) -> Result<(), Box<dyn Error>> {
         let written = log.stats().written.0;
         let (newest, base) = newest_segment(directory)?;
         let bytes = newest.metadata()?.len();
-        // Segments begin small in a new log; the largest is the worst.
-        let is_full = bytes >= FILE_BYTES as u64 && written - base >= bytes / 16 * 15;
-        if written - begin >= KILLED_BYTES && is_full {
+        let is_used = match fill {
+            Fill::Nearly => written - base >= bytes / 16 * 15,
+            Fill::Little => written - base <= bytes / 16,
+        };
+        // Segments begin small in a new log; the largest have most to read, or most to free.
+        if written - begin >= KILLED_BYTES && bytes >= FILE_BYTES as u64 && is_used {
             break;
         }
     }
