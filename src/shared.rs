@@ -165,12 +165,13 @@ impl Shared {
     /// Queues what the groups have not logged yet, in a new segment if need be.
     pub(crate) fn log_groups(&self) -> Result<()> {
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        let mut logged = Ok(());
         for group in groups {
             // Riding along on the next write is not enough: where the segment is full, there is
-            // no such write yet.
-            group.log_delta(&mut group.runtime.lock())?;
+            // no such write yet. One that finds no room does not keep the others from theirs.
+            logged = logged.and(group.log_delta(&mut group.runtime.lock()).map(drop));
         }
-        Ok(())
+        logged
     }
 
     /// Fails once the replicator is detached from a log that is closed, or the log is poisoned.

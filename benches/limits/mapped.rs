@@ -212,7 +212,7 @@ struct Handle {
 impl Handles {
     pub(crate) fn new(scan: Scan, per_call: usize, kept_max: usize) -> std::io::Result<Self> {
         let map = Arc::new(map(&File::open(&scan.path)?)?);
-        let held = Mutex::new(Held { map, kept: Vec::with_capacity(kept_max) });
+        let held = Mutex::new(Held { map, kept: Vec::with_capacity(kept_max + per_call) });
         Ok(Self { scan, per_call, kept_max, held })
     }
 

@@ -81,8 +81,11 @@ pub(crate) fn touch_memory(bytes: usize) -> Result<(), Box<dyn Error>> {
     const PAGE_BYTES: usize = 4096;
     let there = field("/proc/meminfo", "MemAvailable:").unwrap_or(0) * 1024;
     // In a container; "max" where it may have all.
-    let allowed = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
-    let there = there.min(allowed.trim().parse().unwrap_or(u64::MAX));
+    let there =
+        ["memory.max", "memory/memory.limit_in_bytes"].iter().fold(there, |there, limit| {
+            let limit = std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(limit));
+            there.min(limit.unwrap_or_default().trim().parse().unwrap_or(u64::MAX))
+        });
     let bytes = bytes.min(usize::try_from(there / 4)?);
     if bytes > 0 {
         // Asked for as zeros, which the system has not made yet.

@@ -265,7 +265,7 @@ pub(crate) fn page(rows: &[Row], plan: &Plan, machine: &Machine, load: &str) -> 
 const EXPLANATION: &str = "\
 The limit is what raw calls of the system, or memory, do without any queue: one file of zeros, all of whose blocks are
 there already, written again and again; one thread that copies into a map. A log needs more than that, whatever it is
-made of, and how much of the limit that leaves is measured in the same turns where an aim is missed:
+made of, and how much of the limit that leaves is measured in the same turns for some of the rows:
 
 - *files that grow*: each block is written once, and somebody has to make the next ones meanwhile;
 - *the least of such calls*: the record is handed over by a call that any thread may make, so it is stamped with the
@@ -278,8 +278,11 @@ made of, and how much of the limit that leaves is measured in the same turns whe
 Both sides of a durable acknowledgement write to files of zeros: the log is filled by small batches, as it makes do without zeros behind
 large ones.
 
-Where nobody waits for the disk, each round begins once the disk has nothing to write, and with memory that was touched a
-moment ago: the host of a virtual machine takes back what is free, and to get a page again takes longer than to fill it.
+Opening after a kill frees what lies behind the end of the newest segment where that is more than an eighth of it, and its caller waits:
+what that takes is in the rows of a kill early in a segment.
+
+Where nobody waits for the disk, each round begins once the disk has nothing to write, and with as much memory touched a
+moment ago as may be: the host of a virtual machine takes back what is free, and to get a page again takes longer than to fill it.
 
 *of these* is what ackline reaches of that.
 ";

@@ -277,19 +277,20 @@ pub(super) fn recover(
     }
 }
 
-/// Does both, one after the other or on two threads. Where both fail, the first failure counts.
+/// Does both, one after the other or on two threads, if there can be another one. Where both fail, the
+/// first failure counts.
 fn both<A: Send, B>(
     is_beside: bool,
-    first: impl FnOnce() -> Result<A> + Send,
+    first: impl Fn() -> Result<A> + Sync,
     second: impl FnOnce() -> Result<B>,
 ) -> Result<(A, B)> {
     if !is_beside {
         return Ok((first()?, second()?));
     }
     thread::scope(|scope| {
-        let name = "ackline-open";
-        let first = spawn_scoped(scope, name, first)
-            .map_err(|e| Error::io("start", format!("thread {name}"), e))?;
+        let Ok(first) = spawn_scoped(scope, "ackline-open", &first) else {
+            return Ok((first()?, second()?));
+        };
         let second = second();
         let first = first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((first?, second?))

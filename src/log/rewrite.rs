@@ -151,6 +151,9 @@ pub(super) fn rewrite(
         // Without a marker, that it was cut is all that tells of the next segment, should it be lost.
         if !is_marked || rest_bytes > old.file_bytes / REST_PARTS {
             old.file.set_size(left_bytes).map_err(|e| Error::io("cut", &old.name, e))?;
+            if !is_marked {
+                old.file.sync().map_err(|e| Error::io("sync", &old.name, e))?;
+            }
         } else {
             left_bytes += rest_bytes;
         }

@@ -135,7 +135,11 @@ impl Chunk {
         let Some(buffer) = Arc::get_mut(buffer) else { return false };
         let fits = buffer.len() + bytes.len() <= COPIES_BYTES_MAX;
         if fits {
-            buffer.reserve_exact(COPIES_BYTES_MAX - buffer.len());
+            let needed = buffer.len() + bytes.len();
+            if needed > buffer.capacity() {
+                // Not at once as much as there may be: a reader may end it at any length.
+                buffer.reserve_exact((2 * needed).min(COPIES_BYTES_MAX) - buffer.len());
+            }
             buffer.extend_from_slice(bytes);
             self.end = self.end.plus(bytes.len() as u64);
         }
@@ -326,6 +330,11 @@ mod tests {
         let kept = recent.kept.read();
         let sizes: Vec<_> = kept.chunks.iter().map(|chunk| chunk.buffer.len()).collect();
         assert_eq!((sizes, kept.bytes), (vec![65_000, 35_000], 100_000));
+        for chunk in &kept.chunks {
+            let Shared::Memory(buffer) = &chunk.buffer else { panic!("it is a copy") };
+            let max = COPIES_BYTES_MAX.min(2 * buffer.len());
+            assert!(buffer.capacity() <= max, "{} for {}", buffer.capacity(), buffer.len());
+        }
     }
 
     #[test]
