@@ -4,6 +4,7 @@
 pub(crate) use shuttle::thread;
 
 /// A thread of a scope, which can always be started here.
+#[expect(clippy::unnecessary_wraps, reason = "in other builds it may fail")]
 pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     _name: &str,
