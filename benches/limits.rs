@@ -2,7 +2,7 @@
 //! log's own calls, in one process, in short turns, so that whatever else the machine does harms
 //! both.
 //!
-//! `cargo bench --bench limits` takes about seven minutes. Behind a `--`:
+//! `cargo bench --bench limits` takes about ten minutes. Behind a `--`:
 //!
 //! - `--seconds 0.7` for each side of each round, `--rounds 5`;
 //! - `--only TEXT` for the rows whose name contains the text;

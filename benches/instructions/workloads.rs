@@ -141,30 +141,32 @@ pub(crate) fn poll_single(directory: &Path, operations: usize) -> Outcome {
     poll(fill_and_open(directory)?, 1, operations)
 }
 
-/// `ack` of messages that were polled before. As many are polled however many are acknowledged,
-/// and the others are not given back, which would cost something, too.
-pub(crate) fn ack(directory: &Path, operations: usize) -> Outcome {
+/// Acknowledges messages that were polled before, and does something behind each. As many are polled
+/// however many are acknowledged, and the others are not given back, which would cost something, too.
+fn ack_each(
+    directory: &Path,
+    operations: usize,
+    behind: fn(&Group) -> ackline::Result<()>,
+) -> Outcome {
     let (_log, topic) = fill_and_open(directory)?;
     let group = group_of(&topic)?;
     let mut polled = ManuallyDrop::new(group.poll(BACKLOG / 4, Duration::ZERO)?.into_iter());
     assert!(polled.len() >= operations, "enough messages wait: {}", polled.len());
     for message in polled.by_ref().take(operations) {
         message.ack()?;
+        behind(&group)?;
     }
     Ok(())
 }
 
-/// `ack` of messages that were polled before, each made durable by itself.
+/// `ack` alone.
+pub(crate) fn ack(directory: &Path, operations: usize) -> Outcome {
+    ack_each(directory, operations, |_| Ok(()))
+}
+
+/// `ack`, each made durable by itself.
 pub(crate) fn ack_and_commit(directory: &Path, operations: usize) -> Outcome {
-    let (_log, topic) = fill_and_open(directory)?;
-    let group = group_of(&topic)?;
-    let mut polled = ManuallyDrop::new(group.poll(BACKLOG / 4, Duration::ZERO)?.into_iter());
-    assert!(polled.len() >= operations, "enough messages wait: {}", polled.len());
-    for message in polled.by_ref().take(operations) {
-        message.ack()?;
-        group.commit()?;
-    }
-    Ok(())
+    ack_each(directory, operations, Group::commit)
 }
 
 /// The whole way of a message: appended, polled, acknowledged, its progress durable.

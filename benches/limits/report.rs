@@ -231,6 +231,7 @@ pub(crate) fn page(rows: &[Row], plan: &Plan, machine: &Machine, load: &str) -> 
         "# What the machine allows\n\n\
          Generated; do not edit. One command makes it anew:\n\n\
          ```sh\ncargo bench --bench limits -- --docs\n```\n\n\
+         With `--large`, there are rows of 1 and 10 GiB and of 100 million messages.\n\n\
          {processor}, {cores} cores; {memory}; {file_system}; {kernel}; load when it began {load}. \
          {seconds} s of each side in each of {rounds} rounds, in turns of 70 ms. Built with lto = \"fat\" and codegen-units = 1, unlike the peers. Ratios are medians \
          over the rounds (least–greatest).\n\n{EXPLANATION}\n\
